@@ -1,0 +1,1 @@
+"""The kernel program: its sources, and how they are compiled."""

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What differs between kernels from 5.8 on, and between the libbpf headers that describe them.
+ *
+ * Types that some kernel's vmlinux.h lacks are declared here with a ___suffix, which CO-RE ignores
+ * when it looks for them in the running kernel. Nothing here asks for a version number.
+ */
+#ifndef COMPAT_BPF_H
+#define COMPAT_BPF_H
+
+#include "vmlinux.h"
+
+/* bpf_tracing.h has to know whose registers it reads; the compiler's target, BPF, does not say. */
+#if !defined(__TARGET_ARCH_x86) && !defined(__TARGET_ARCH_arm64)
+#define __TARGET_ARCH_x86
+#endif
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+
+#include "memory_tracer.h"
+
+/* From uapi headers, which vmlinux.h does not carry as it has no macros. */
+#define PROT_READ 0x1
+#define PROT_WRITE 0x2
+#define PROT_EXEC 0x4
+#define PROT_ALL (PROT_READ | PROT_WRITE | PROT_EXEC)
+#define ENOENT 2
+#define ENOMEM 12
+#define EACCES 13
+#define MAX_ERRNO 4095
+
+/* include/linux/mm.h; the low four agree with PROT_* and have not changed since 2.x. */
+#define VM_EXEC 0x4UL
+#define VM_SHARED 0x8UL
+#define VM_HUGETLB 0x00400000UL
+
+/*
+ * Helpers newer than the oldest kernel: BPF_FUNC_task_pt_regs is Linux 5.15
+ * (dd6e10fbd9fb "bpf: Add bpf_task_pt_regs() helper").
+ */
+enum bpf_func_id___newer {
+	BPF_FUNC_task_pt_regs___newer = 0x7fff,
+};
+#define kernel_has_task_pt_regs() \
+	bpf_core_enum_value_exists(enum bpf_func_id___newer, BPF_FUNC_task_pt_regs___newer)
+
+/*
+ * Open-coded iterators. Numbers: Linux 6.4 (06accc8779c1 "bpf: add support for open-coded
+ * iterator loops"). VMAs: Linux 6.7 (4ac454682158 "bpf: Introduce task_vma open-coded iterator
+ * kfuncs"). libbpf 1.1's headers have neither the kfuncs nor bpf_for/bpf_repeat.
+ */
+struct bpf_iter_num___open {
+	__u64 opaque[1];
+} __attribute__((aligned(8)));
+
+struct bpf_iter_task_vma___open {
+	__u64 opaque[1];
+} __attribute__((aligned(8)));
+
+extern int bpf_iter_num_new(struct bpf_iter_num___open *it, int start, int end) __weak __ksym;
+extern int *bpf_iter_num_next(struct bpf_iter_num___open *it) __weak __ksym;
+extern void bpf_iter_num_destroy(struct bpf_iter_num___open *it) __weak __ksym;
+
+extern int bpf_iter_task_vma_new(struct bpf_iter_task_vma___open *it, struct task_struct *task,
+				 __u64 addr) __weak __ksym;
+extern struct vm_area_struct *
+bpf_iter_task_vma_next(struct bpf_iter_task_vma___open *it) __weak __ksym;
+extern void bpf_iter_task_vma_destroy(struct bpf_iter_task_vma___open *it) __weak __ksym;
+
+#ifndef bpf_repeat
+/*
+ * Run the following block `times` times, or until it breaks; the verifier sees one turn.
+ * Naming the destructor by itself makes clang emit its BTF, which cleanup() alone does not.
+ */
+#define bpf_repeat(times)                                                                          \
+	for (struct bpf_iter_num___open ___it __attribute__((cleanup(bpf_iter_num_destroy))),       \
+	     *___once __attribute__((unused)) = (bpf_iter_num_new(&___it, 0, (times)),              \
+						 (void)bpf_iter_num_destroy, (void *)0);            \
+	     bpf_iter_num_next(&___it);)
+#endif
+
+#endif

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Sending records: every one is written whole, every one that does not fit is counted. */
+#ifndef EMIT_BPF_H
+#define EMIT_BPF_H
+
+#include "state.bpf.h"
+
+/*
+ * Waking the reader costs more than copying a page, so it is woken once, when pending data
+ * crosses the mark; for less it looks by itself every few milliseconds.
+ */
+static __always_inline __u64 submit_flags(void)
+{
+	__u64 pending = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
+
+	if (pending - configured.wakeup_bytes < 2 * sizeof(struct page_record))
+		return BPF_RB_FORCE_WAKEUP;
+	return BPF_RB_NO_WAKEUP;
+}
+
+static __always_inline void fill_header(struct record_header *header, const struct record_header *of,
+					__u8 type, __u32 size)
+{
+	header->version = WIRE_VERSION;
+	header->type = type;
+	header->flags = 0;
+	header->size = size;
+	header->sequence = next_sequence();
+	header->timestamp_ns = of->timestamp_ns;
+	header->start_time_ns = of->start_time_ns;
+	header->pid = of->pid;
+	header->tid = of->tid;
+	header->cause = of->sequence;
+	header->address = of->address;
+}
+
+/*
+ * Functions that are not static are global to the verifier: it looks at each once, by itself, and
+ * not again at every call or in every turn of a loop. That is why some here take their job from
+ * the map and not as an argument.
+ */
+
+/* Send the event being prepared, once. Its pages name it by the sequence given here. */
+__noinline int send_event(void)
+{
+	struct page_job *job = this_job();
+	struct event_record *event;
+
+	if (!job || job->event_sent)
+		return 0;
+	event = &job->event;
+	job->event_sent = 1;
+	event->header.sequence = next_sequence();
+	if (bpf_ringbuf_output(&events, event, sizeof(*event), submit_flags()))
+		count(COUNTER_LOST_EVENTS, 1);
+	else
+		count(COUNTER_EVENTS, 1);
+	return 0;
+}
+
+/* Close the run of missing pages, if one is open. */
+static __always_inline void flush_missing(struct page_job *job)
+{
+	struct missing_record *record;
+
+	if (!job->missing_reason)
+		return;
+	send_event();
+	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	if (!record) {
+		next_sequence();
+		count(COUNTER_LOST_MISSING, 1);
+	} else {
+		__builtin_memset(record, 0, sizeof(*record));
+		fill_header(&record->header, &job->event.header, RECORD_MISSING, sizeof(*record));
+		record->header.address = job->missing_start;
+		record->pages = job->missing_pages;
+		record->reason = job->missing_reason;
+		bpf_ringbuf_submit(record, submit_flags());
+	}
+	job->missing_reason = 0;
+}
+
+static __always_inline void count_missing(struct outcome_record *outcome, __u64 pages, __u32 reason)
+{
+	switch (reason) {
+	case MISSING_RING_FULL:
+		outcome->lost += pages;
+		count(COUNTER_LOST_PAGES, pages);
+		break;
+	case MISSING_UNREADABLE:
+		outcome->unreadable += pages;
+		count(COUNTER_UNREADABLE, pages);
+		break;
+	case MISSING_SWAPPED:
+		outcome->swapped += pages;
+		count(COUNTER_SWAPPED, pages);
+		break;
+	case MISSING_DEFERRED:
+		outcome->deferred += pages;
+		count(COUNTER_DEFERRED, pages);
+		break;
+	default:
+		outcome->not_present += pages;
+		count(COUNTER_NOT_PRESENT, pages);
+		break;
+	}
+}
+
+/* Note `pages` pages from `address` on whose bytes are not sent. */
+__noinline int add_missing(__u64 address, __u64 pages, __u32 reason)
+{
+	struct page_job *job = this_job();
+
+	if (!job)
+		return 0;
+	count_missing(&job->outcome, pages, reason);
+	if (job->missing_reason == reason &&
+	    job->missing_start + job->missing_pages * PAGE_BYTES == address) {
+		job->missing_pages += pages;
+		return 0;
+	}
+	flush_missing(job);
+	job->missing_start = address;
+	job->missing_pages = pages;
+	job->missing_reason = reason;
+	return 0;
+}
+
+/* Say what became of the pages, unless the page records alone say it. */
+static __always_inline void send_outcome(struct page_job *job)
+{
+	struct outcome_record *outcome = &job->outcome;
+
+	flush_missing(job);
+	if (!job->event_sent || outcome->captured == job->event.page_count)
+		return;
+	fill_header(&outcome->header, &job->event.header, RECORD_OUTCOME, sizeof(*outcome));
+	if (bpf_ringbuf_output(&events, outcome, sizeof(*outcome), submit_flags()))
+		count(COUNTER_LOST_OUTCOMES, 1);
+}
+
+#endif

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What lies at an address: the VMA, the file behind it, the file's path. */
+#ifndef MAPPING_BPF_H
+#define MAPPING_BPF_H
+
+#include "emit.bpf.h"
+
+/*
+ * How a program variant looks up VMAs and repeats work. The loader picks the variant by what the
+ * kernel's BTF offers; program names end in these words.
+ */
+enum loop_engine {
+	ENGINE_BOUNDED,  /* 5.8: a loop the verifier unrolls in thought; no VMA lookup */
+	ENGINE_CALLBACK, /* 5.17: bpf_loop, bpf_find_vma */
+	ENGINE_ITERATOR, /* 6.4: open-coded iterators, bpf_find_vma */
+};
+
+static __always_inline void read_mapping(struct vm_area_struct *vma, struct mapping_info *out)
+{
+	struct file *file = BPF_CORE_READ(vma, vm_file);
+
+	out->start = BPF_CORE_READ(vma, vm_start);
+	out->end = BPF_CORE_READ(vma, vm_end);
+	out->flags = BPF_CORE_READ(vma, vm_flags);
+	out->file = (__u64)file;
+	out->touched = BPF_CORE_READ(vma, anon_vma) != NULL;
+	out->special = !file && BPF_CORE_READ(vma, vm_ops) != NULL;
+	out->known = 1;
+	if (file) {
+		struct inode *inode = BPF_CORE_READ(file, f_inode);
+
+		out->inode_address = (__u64)inode;
+		out->inode = BPF_CORE_READ(inode, i_ino);
+		out->device = BPF_CORE_READ(inode, i_sb, s_dev);
+		out->unlinked = BPF_CORE_READ(inode, i_nlink) == 0;
+		out->file_offset = BPF_CORE_READ(vma, vm_pgoff) * PAGE_BYTES;
+	}
+}
+
+/* Runs under the mmap lock, inside bpf_find_vma. */
+static long on_mapping(struct task_struct *task, struct vm_area_struct *vma, void *out)
+{
+	read_mapping(vma, out);
+	return 0;
+}
+
+/*
+ * Fill `out` with the mapping at `address`. `out` must be on the stack, bpf_find_vma asks for that.
+ * Returns 0, -ENOENT when nothing is mapped there, or another error when it cannot be known.
+ */
+static __always_inline long find_mapping(__u64 address, struct mapping_info *out, const enum loop_engine engine)
+{
+	long error;
+
+	__builtin_memset(out, 0, sizeof(*out));
+	if (engine == ENGINE_BOUNDED)
+		return -1;
+	error = bpf_find_vma(bpf_get_current_task_btf(), address, on_mapping, out, 0);
+	if (error && error != -ENOENT)
+		count(COUNTER_MAPPING_UNKNOWN, 1);
+	return error;
+}
+
+/* Deeper or longer paths lose their head, and show it by not ending in an empty component. */
+#define PATH_COMPONENTS 48
+
+/*
+ * Append the name at job->path.dentry and move up, across mount points. Returns nonzero at the
+ * root. Global, so that the verifier does not follow every way through PATH_COMPONENTS turns.
+ */
+__noinline int add_path_component(void)
+{
+	struct page_job *job = this_job();
+	struct dentry *dentry, *parent;
+	struct mount *mount, *above;
+	__u32 used;
+	long length;
+
+	if (!job)
+		return 1;
+	dentry = (void *)job->path.dentry;
+	mount = (void *)job->path.mount;
+	used = job->path.record.length;
+	if (used > TEXT_BYTES - PATH_COMPONENT_BYTES)
+		return 1;
+	parent = BPF_CORE_READ(dentry, d_parent);
+	if (dentry == BPF_CORE_READ(mount, mnt.mnt_root) || dentry == parent) {
+		above = BPF_CORE_READ(mount, mnt_parent);
+		if (above == mount || !above) {
+			job->path.record.length = used + 1; /* an empty component: the root */
+			return 1;
+		}
+		job->path.dentry = (__u64)BPF_CORE_READ(mount, mnt_mountpoint);
+		job->path.mount = (__u64)above;
+		return 0;
+	}
+	length = bpf_probe_read_kernel_str(&job->path.record.text[used], PATH_COMPONENT_BYTES,
+					   BPF_CORE_READ(dentry, d_name.name));
+	if (length <= 0)
+		return 1;
+	job->path.record.length = used + length;
+	job->path.dentry = (__u64)parent;
+	return 0;
+}
+
+/*
+ * Send the path of the event's file, once per file. Components are sent leaf first, each
+ * NUL-terminated; user space turns them round.
+ */
+__noinline int send_path(__u64 file_address, __u64 inode, __u32 device)
+{
+	struct file *file = (void *)file_address;
+	struct file_key key = {.inode = inode, .device = device};
+	struct page_job *job = this_job();
+	struct text_record *record;
+	__u8 seen = 1;
+
+	if (!job || bpf_map_lookup_elem(&files_sent, &key))
+		return 0;
+	record = &job->path.record;
+	__builtin_memset(record, 0, sizeof(*record));
+	fill_header(&record->header, &job->event.header, RECORD_TEXT, sizeof(*record));
+	record->kind = TEXT_PATH;
+	record->inode = inode;
+	record->device = device;
+	job->path.dentry = (__u64)BPF_CORE_READ(file, f_path.dentry);
+	job->path.mount = (__u64)BPF_CORE_READ(file, f_path.mnt) -
+			  bpf_core_field_offset(struct mount, mnt);
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < PATH_COMPONENTS; i++) {
+		if (add_path_component())
+			break;
+	}
+	if (bpf_ringbuf_output(&events, record, sizeof(*record), submit_flags()))
+		count(COUNTER_LOST_TEXTS, 1);
+	else
+		bpf_map_update_elem(&files_sent, &key, &seen, BPF_ANY);
+	return 0;
+}
+
+/* Describe the event's backing from `mapping`, whose start need not be the event's address. */
+static __always_inline void describe_backing(struct event_record *event, const struct mapping_info *mapping)
+{
+	event->mapping_flags = mapping->flags;
+	if (mapping->flags & VM_SHARED)
+		event->status |= STATUS_SHARED;
+	if (!mapping->inode)
+		return;
+	event->inode = mapping->inode;
+	event->device = mapping->device;
+	event->file_offset = mapping->file_offset + (event->header.address - mapping->start);
+	if (mapping->unlinked)
+		event->status |= STATUS_UNLINKED;
+}
+
+#endif

@@ -1,0 +1,447 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Captures the calls that make memory executable, and the bytes they make executable.
+ *
+ * Entry of a call saves its arguments, exit joins them with the result, then the pages of the
+ * range go to user space one by one through the `events` ring buffer. docs/ebpf.md tells the
+ * whole story; the headers beside this file hold the parts in the order they are included.
+ *
+ * Programs whose names end in __bounded, __callback or __iterator exist once for each way to
+ * repeat work that some kernel has (see enum loop_engine); the loader loads one of the three.
+ */
+#include "process.bpf.h"
+
+char LICENSE[] SEC("license") = "GPL";
+
+/* Round to whole pages as the kernel does, without wrapping. 0: nothing to look at. */
+static __always_inline __u64 page_align(__u64 length)
+{
+	__u64 aligned = (length + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1ULL);
+
+	return aligned < length ? 0 : aligned;
+}
+
+static __always_inline bool failed(__s64 result)
+{
+	return result < 0 && result >= -MAX_ERRNO;
+}
+
+/* A region of this size is worth comparing the second time; 16 MiB. */
+#define LARGE_REGION (16ULL << 20)
+
+/*
+ * Count the call on this region. Regions flipped often are hot: their pages are compared with what
+ * was last sent. NULL when the region is new, or there is no room to remember it.
+ */
+static __always_inline struct region_state *note_region(struct page_job *job)
+{
+	struct event_record *event = &job->event;
+	struct region_key key = {
+		.start_time_ns = event->header.start_time_ns,
+		.address = event->header.address,
+		.pid = event->header.pid,
+	};
+	struct region_state *state = bpf_map_lookup_elem(&regions, &key);
+	struct region_state first = {.calls = 1};
+
+	if (!state) {
+		bpf_map_update_elem(&regions, &key, &first, BPF_NOEXIST);
+		return NULL;
+	}
+	state->calls++;
+	job->hot = state->calls > configured.hot_calls || event->length >= LARGE_REGION;
+	return state;
+}
+
+/* Leave a call on a hot region out: nothing changed. It is counted with the region's next event. */
+static __always_inline void coalesce(struct page_job *job, struct region_state *state)
+{
+	if (!state->coalesced)
+		state->coalesced_since_ns = job->event.header.timestamp_ns;
+	state->coalesced++;
+	count(COUNTER_COALESCED, 1);
+}
+
+/* Comparing a hot region may take half of the target's time, and no more. */
+#define LONG_COMPARISON_NS 1000000ULL
+
+static __always_inline bool took_too_long(const struct page_job *job, const struct region_state *state)
+{
+	if (configured.flags & CONFIG_EXACT || state->last_cost_ns < LONG_COMPARISON_NS)
+		return false;
+	return job->event.header.timestamp_ns - state->last_end_ns < state->last_cost_ns;
+}
+
+/* Fewer pages are compared in a few microseconds. */
+#define MANY_PAGES 256
+
+/* Compare the pages of a region that is flipped again and again; send what changed. */
+static __always_inline void compare_region(struct page_job *job, struct trace_target *target,
+					   struct region_state *state, const enum loop_engine engine)
+{
+	struct event_record *event = &job->event;
+
+	if (took_too_long(job, state)) {
+		count(COUNTER_SKIPPED, 1);
+		coalesce(job, state);
+		return;
+	}
+	event->status |= STATUS_HOT;
+	event->coalesced = state->coalesced;
+	event->coalesced_since_ns = state->coalesced_since_ns;
+	take_pages(job, engine);
+	send_outcome(job);
+	if (job->event_sent)
+		state->coalesced = 0;
+	else
+		coalesce(job, state);
+	/* In a new epoch everything is compared once; after that, much means that it has worn off. */
+	if (job->compared >= MANY_PAGES && state->epoch == job->epoch && !(configured.flags & CONFIG_EXACT))
+		target->flags |= TARGET_COMPARES_MUCH;
+	state->epoch = job->epoch;
+	state->last_end_ns = bpf_ktime_get_ns();
+	state->last_cost_ns = state->last_end_ns - event->header.timestamp_ns;
+}
+
+/* Take all pages of the event's region that are there, and account for the others. */
+static __always_inline void capture_region(struct page_job *job, struct trace_target *target,
+					   const enum loop_engine engine)
+{
+	struct event_record *event = &job->event;
+	struct region_state *state;
+	struct mm_struct *mm;
+
+	mm = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), mm);
+	job->page_tables = (__u64)BPF_CORE_READ(mm, pgd);
+	job->cursor = event->header.address;
+	job->end = event->header.address + event->length;
+	job->pages_left = configured.page_limit;
+	event->page_count = event->length / PAGE_BYTES;
+	state = note_region(job);
+	if (state && job->hot) {
+		compare_region(job, target, state, engine);
+		return;
+	}
+	send_event();
+	take_pages(job, engine);
+	send_outcome(job);
+	if (event->length >= LARGE_REGION && job->outcome.captured >= MANY_PAGES)
+		target->flags |= TARGET_COMPARES_MUCH;
+}
+
+/*
+ * The call is over and may have made [address, address + length) executable: say so, with bytes.
+ * A failed call changed nothing, except an mprotect that stopped half-way.
+ */
+static __always_inline void finish_call(struct page_job *job, struct trace_target *target,
+						const enum loop_engine engine)
+{
+	struct event_record *event = &job->event;
+	bool stopped = event->kind != EVENT_MMAP &&
+		       (event->result == -ENOMEM || event->result == -EACCES);
+	struct mapping_info mapping;
+	__u64 end;
+
+	event->length = page_align(event->length);
+	if ((failed(event->result) && !stopped) || !event->length ||
+	    event->header.address + event->length < event->header.address) {
+		send_event();
+		return;
+	}
+	find_mapping(event->header.address, &mapping, engine);
+	if (!mapping.known) {
+		if (stopped) {
+			send_event();
+			return;
+		}
+		event->status |= STATUS_MAPPING_UNKNOWN;
+		mapping.end = event->header.address + event->length;
+	}
+	if (stopped) {
+		if (!(mapping.flags & VM_EXEC)) {
+			send_event();
+			return;
+		}
+		event->status |= STATUS_PARTIAL;
+		end = event->header.address + event->length;
+		if (mapping.end < end)
+			event->length = mapping.end - event->header.address;
+	}
+	job->mapping = mapping;
+	if (mapping.known) {
+		describe_backing(event, &mapping);
+		if (event->inode && !mapping.unlinked && configured.flags & CONFIG_EXCLUDE_FILE_BACKED)
+			return;
+		if (event->inode)
+			send_path(mapping.file, event->inode, event->device);
+	}
+	capture_region(job, target, engine);
+}
+
+/* ---- mmap -------------------------------------------------------------------------------- */
+
+SEC("?tracepoint/syscalls/sys_enter_mmap")
+int enter_mmap(struct trace_event_raw_sys_enter *ctx)
+{
+	struct trace_target *target = current_target();
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct mmap_args_t arguments = {
+		.address = ctx->args[0],
+		.length = ctx->args[1],
+		.protection = ctx->args[2],
+		.flags = ctx->args[3],
+		.fd = ctx->args[4],
+		.offset = ctx->args[5],
+	};
+
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !protection_matters(ctx->args[2]))
+		return 0;
+	if (bpf_map_update_elem(&mmap_args, &thread, &arguments, BPF_ANY))
+		count(COUNTER_ARGUMENTS_FULL, 1);
+	return 0;
+}
+
+/* Put a finished mmap into the job's event. False when its entry was not of interest. */
+static __always_inline bool join_mmap(struct page_job *job, struct trace_target *target, __s64 result)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct mmap_args_t *arguments = bpf_map_lookup_elem(&mmap_args, &thread);
+	struct event_record *event = &job->event;
+
+	if (!arguments)
+		return false;
+	begin_event(job, target, EVENT_MMAP);
+	event->result = result;
+	event->header.address = failed(result) ? arguments->address : result;
+	event->length = arguments->length;
+	event->protection = arguments->protection;
+	event->arguments[0] = arguments->address;
+	event->arguments[1] = arguments->length;
+	event->arguments[2] = arguments->protection;
+	event->arguments[3] = arguments->flags;
+	event->arguments[4] = arguments->fd;
+	event->arguments[5] = arguments->offset;
+	bpf_map_delete_elem(&mmap_args, &thread);
+	return true;
+}
+
+/* ---- mprotect, pkey_mprotect -------------------------------------------------------------- */
+
+static __always_inline int enter_mprotect(struct trace_event_raw_sys_enter *ctx, __u32 kind,
+					  const enum loop_engine engine)
+{
+	struct trace_target *target = current_target();
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct mprotect_args_t arguments = {
+		.address = ctx->args[0],
+		.length = ctx->args[1],
+		.protection = ctx->args[2],
+		.key = kind == EVENT_PKEY_MPROTECT ? ctx->args[3] : -1,
+		.kind = kind,
+		.status = STATUS_PREVIOUS_UNKNOWN,
+	};
+	struct mapping_info mapping;
+
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC)
+		return 0;
+	if (configured.flags & CONFIG_DEBUG)
+		bpf_printk("PROT: 0x%llx | PID: %d", arguments.protection, (__u32)(thread >> 32));
+	find_mapping(arguments.address, &mapping, engine);
+	if (mapping.known) {
+		arguments.previous_protection = mapping.flags & PROT_ALL;
+		arguments.status = 0;
+		if (mapping.end - arguments.address < arguments.length)
+			arguments.status = STATUS_SEVERAL_MAPPINGS;
+	}
+	if (!protection_matters(arguments.protection) &&
+	    !(arguments.previous_protection & PROT_EXEC))
+		return 0;
+	if (bpf_map_update_elem(&mprotect_args, &thread, &arguments, BPF_ANY))
+		count(COUNTER_ARGUMENTS_FULL, 1);
+	return 0;
+}
+
+/* Execute was taken away. The bytes are those of the last event; hot regions only count it. */
+static __always_inline void lost_execute(struct page_job *job)
+{
+	struct region_state *state;
+
+	job->event.length = page_align(job->event.length);
+	state = note_region(job);
+	if (state && job->hot)
+		coalesce(job, state);
+	else
+		send_event();
+}
+
+/* Put a finished mprotect or pkey_mprotect into the job's event. False: not of interest. */
+static __always_inline bool join_mprotect(struct page_job *job, struct trace_target *target, __s64 result)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct mprotect_args_t *arguments = bpf_map_lookup_elem(&mprotect_args, &thread);
+	struct event_record *event = &job->event;
+
+	if (!arguments)
+		return false;
+	begin_event(job, target, arguments->kind);
+	event->result = result;
+	event->header.address = arguments->address;
+	event->length = arguments->length;
+	event->protection = arguments->protection;
+	event->previous_protection = arguments->previous_protection;
+	event->status = arguments->status;
+	event->arguments[0] = arguments->address;
+	event->arguments[1] = arguments->length;
+	event->arguments[2] = arguments->protection;
+	event->arguments[3] = arguments->key;
+	bpf_map_delete_elem(&mprotect_args, &thread);
+	return true;
+}
+
+/*
+ * Exit of all three calls. One program for all, because most of its load time is the verifier's
+ * work on the page loop; a thread is inside at most one call, so the saved arguments say which.
+ */
+static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const enum loop_engine engine)
+{
+	struct trace_target *target = current_target();
+	struct page_job *job = this_job();
+	__s64 result = ctx->ret;
+
+	if (!target || !job)
+		return 0;
+	if (!join_mprotect(job, target, result) && !join_mmap(job, target, result))
+		return 0;
+	note_caller(&job->event);
+	if (!event_matters(&job->event))
+		return 0;
+	if (protection_matters(job->event.protection))
+		finish_call(job, target, engine);
+	else
+		lost_execute(job);
+	return 0;
+}
+
+/* ---- munmap ------------------------------------------------------------------------------- */
+
+/* At entry: the mapping is still there to be looked at. Plain data is no business of ours. */
+static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
+{
+	struct trace_target *target = current_target();
+	struct page_job *job = this_job();
+	struct event_record *event;
+	struct mapping_info mapping;
+
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+		return 0;
+	find_mapping(ctx->args[0], &mapping, engine);
+	if (mapping.known && !(mapping.flags & VM_EXEC) && mapping.end - ctx->args[0] >= ctx->args[1])
+		return 0;
+	begin_event(job, target, EVENT_MUNMAP);
+	event = &job->event;
+	event->header.address = ctx->args[0];
+	event->length = page_align(ctx->args[1]);
+	event->arguments[0] = ctx->args[0];
+	event->arguments[1] = ctx->args[1];
+	event->status = STATUS_MAPPING_UNKNOWN | STATUS_PREVIOUS_UNKNOWN;
+	if (mapping.known) {
+		event->previous_protection = mapping.flags & PROT_ALL;
+		event->status = 0;
+		describe_backing(event, &mapping);
+		if (mapping.end - ctx->args[0] < ctx->args[1])
+			event->status |= STATUS_SEVERAL_MAPPINGS;
+	}
+	note_caller(event);
+	if (event_matters(event))
+		send_event();
+	return 0;
+}
+
+/* ---- the same for each engine ------------------------------------------------------------- */
+
+#define PROGRAMS(suffix, engine)                                                                   \
+	SEC("?tracepoint/syscalls/sys_enter_mprotect")                                             \
+	int enter_mprotect__##suffix(struct trace_event_raw_sys_enter *ctx)                        \
+	{                                                                                          \
+		return enter_mprotect(ctx, EVENT_MPROTECT, engine);                                \
+	}                                                                                          \
+	SEC("?tracepoint/syscalls/sys_enter_pkey_mprotect")                                        \
+	int enter_pkey_mprotect__##suffix(struct trace_event_raw_sys_enter *ctx)                   \
+	{                                                                                          \
+		return enter_mprotect(ctx, EVENT_PKEY_MPROTECT, engine);                           \
+	}                                                                                          \
+	SEC("?tracepoint/syscalls/sys_enter_munmap")                                               \
+	int enter_munmap__##suffix(struct trace_event_raw_sys_enter *ctx)                          \
+	{                                                                                          \
+		return enter_munmap(ctx, engine);                                                  \
+	}                                                                                          \
+	/* Attached to the exits of mmap, mprotect and pkey_mprotect. */                            \
+	SEC("?tracepoint/syscalls/sys_exit_mmap")                                                  \
+	int exit_call__##suffix(struct trace_event_raw_sys_exit *ctx)                              \
+	{                                                                                          \
+		return exit_call(ctx, engine);                                                     \
+	}
+
+PROGRAMS(bounded, ENGINE_BOUNDED)
+PROGRAMS(callback, ENGINE_CALLBACK)
+PROGRAMS(iterator, ENGINE_ITERATOR)
+
+/* ---- life cycle --------------------------------------------------------------------------- */
+
+SEC("?raw_tp/sched_process_fork")
+int process_fork(struct bpf_raw_tracepoint_args *ctx)
+{
+	on_fork((struct task_struct *)ctx->args[0], (struct task_struct *)ctx->args[1]);
+	return 0;
+}
+
+SEC("?raw_tp/sched_process_exec")
+int process_exec(struct bpf_raw_tracepoint_args *ctx)
+{
+	on_exec((struct task_struct *)ctx->args[0], false);
+	return 0;
+}
+
+/* tp_btf gives the task as a pointer the VMA iterator accepts. */
+SEC("?tp_btf/sched_process_exec")
+int process_exec__vmas(__u64 *ctx)
+{
+	on_exec(bpf_get_current_task_btf(), true);
+	return 0;
+}
+
+SEC("?raw_tp/sched_process_exit")
+int process_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	on_exit((struct task_struct *)ctx->args[0]);
+	return 0;
+}
+
+/* ---- run once by user space after load, before anything is attached ------------------------ */
+
+/* Two levels of page tables to try per GiB, up to 4 TiB; the configuration says how far. */
+#define DIRECT_MAP_GUESSES 8192
+
+SEC("?raw_tp")
+int find_direct_map(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 top = (__u64)BPF_CORE_READ(task, mm, pgd);
+
+	if (!configured.physical_mask)
+		return 0;
+#pragma clang loop unroll(disable)
+	for (__u64 i = 0; i < DIRECT_MAP_GUESSES; i++) {
+		__u64 base = (top & ~(GIB - 1)) - i / 2 * GIB;
+		__u32 levels = i & 1 ? 5 : 4;
+
+		if (i / 2 > configured.physical_gib)
+			break;
+		if (direct_map_is_at(base, levels, top)) {
+			page_table_levels = levels;
+			direct_map_base = base;
+			return 1;
+		}
+	}
+	return 0;
+}

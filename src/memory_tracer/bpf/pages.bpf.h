@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Page by page through a region: what is present is sent, what is not is accounted for. */
+#ifndef PAGES_BPF_H
+#define PAGES_BPF_H
+
+#include "mapping.bpf.h"
+#include "pagecache.bpf.h"
+#include "pagetable.bpf.h"
+
+/* Groups looked at per call: with bounded loops 1 GiB, else 16 GiB. The rest is deferred. */
+#define BOUNDED_STEPS 4096
+#define LOOP_STEPS 65536
+
+/*
+ * NH, the hash UMAC (RFC 4418) is built on, twice with the key shifted by four words (Toeplitz):
+ * for any two different pages, whoever chose them, both lanes agree with probability at most
+ * 2^-64 over the secret key. Products are 32 x 32 -> 64 bits, so no bit's influence is cut off.
+ */
+static __always_inline void hash_scratch(struct page_job *job)
+{
+	const __u64 *words = (const __u64 *)job->scratch;
+	__u64 first = 0, second = 0;
+
+#pragma clang loop unroll_count(8)
+	for (int i = 0; i < PAGE_BYTES / 8; i++) {
+		__u64 word = words[i];
+		__u32 low = word, high = word >> 32;
+
+		first += (__u64)(__u32)(low + configured.hash_key[2 * i]) *
+			 (__u32)(high + configured.hash_key[2 * i + 1]);
+		second += (__u64)(__u32)(low + configured.hash_key[2 * i + 4]) *
+			  (__u32)(high + configured.hash_key[2 * i + 5]);
+	}
+	job->hash.lanes[0] = first;
+	job->hash.lanes[1] = second;
+}
+
+/* Read one page of the target: as the target would, else through the direct map. */
+static __always_inline long read_page(struct page_job *job, void *to, __u64 address, __u64 entry,
+				      __u16 *flags)
+{
+	__u64 index = address / PAGE_BYTES % GROUP_PAGES;
+
+	*flags = 0;
+	if (job->leave_no_trace && entry & ENTRY_PRESENT && !read_physical(job, to, index, entry))
+		return 0;
+	if (!bpf_probe_read_user(to, PAGE_BYTES, (void *)address))
+		return 0;
+	/* Execute-only memory (protection keys) refuses user reads, not us. */
+	*flags = FLAG_PHYSICAL;
+	return entry & ENTRY_PRESENT ? read_physical(job, to, index, entry) : -1;
+}
+
+/* Send the page at `address` straight from the target. */
+__noinline int copy_page(__u64 address, __u64 entry)
+{
+	struct page_job *job = this_job();
+	struct page_record *record;
+	__u16 flags;
+
+	if (!job)
+		return 0;
+	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	if (!record) {
+		next_sequence();
+		add_missing(address, 1, MISSING_RING_FULL);
+		return 0;
+	}
+	if (read_page(job, record->content, address, entry, &flags)) {
+		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
+		add_missing(address, 1, have_page_tables() ? MISSING_UNREADABLE : MISSING_NOT_PRESENT);
+		return 0;
+	}
+	fill_header(&record->header, &job->event.header, RECORD_PAGE, sizeof(*record));
+	record->header.address = address;
+	record->header.flags = flags;
+	bpf_ringbuf_submit(record, submit_flags());
+	job->outcome.captured++;
+	count(COUNTER_PAGES, 1);
+	return 0;
+}
+
+/*
+ * The hashes of a group, made when missing. All zero, no page counts as known: a page whose hash
+ * were zero would be sent again each time.
+ */
+static __always_inline struct group_hashes *find_hashes(const struct region_key *key)
+{
+	static const struct group_hashes nothing = {};
+	struct group_hashes *hashes = bpf_map_lookup_elem(&page_hashes, key);
+
+	if (hashes)
+		return hashes;
+	bpf_map_update_elem(&page_hashes, key, &nothing, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&page_hashes, key);
+}
+
+/* Send the page at `address` if its bytes differ from those last sent. */
+__noinline int compare_page(__u64 address, __u64 entry)
+{
+	struct page_job *job = this_job();
+	struct page_record *record;
+	struct group_hashes *group;
+	struct region_key key = {};
+	struct page_hash *known;
+	__u16 flags;
+
+	if (!job)
+		return 0;
+	if (read_page(job, job->scratch, address, entry, &flags)) {
+		add_missing(address, 1, have_page_tables() ? MISSING_UNREADABLE : MISSING_NOT_PRESENT);
+		return 0;
+	}
+	hash_scratch(job);
+	job->compared++;
+	key.start_time_ns = job->event.header.start_time_ns;
+	key.pid = job->event.header.pid;
+	key.address = address & ~(GROUP_BYTES - 1ULL);
+	group = bpf_map_lookup_elem(&page_hashes, &key);
+	if (group) {
+		known = &group->pages[address / PAGE_BYTES % GROUP_PAGES];
+		if (known->lanes[0] == job->hash.lanes[0] && known->lanes[1] == job->hash.lanes[1]) {
+			job->outcome.unchanged++;
+			count(COUNTER_UNCHANGED, 1);
+			return 0;
+		}
+	}
+	send_event();
+	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	if (!record) {
+		next_sequence();
+		add_missing(address, 1, MISSING_RING_FULL);
+		return 0;
+	}
+	if (bpf_probe_read_kernel(record->content, PAGE_BYTES, job->scratch)) {
+		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
+		return 0; /* cannot be: scratch is ours */
+	}
+	fill_header(&record->header, &job->event.header, RECORD_PAGE, sizeof(*record));
+	record->header.address = address;
+	record->header.flags = flags;
+	bpf_ringbuf_submit(record, submit_flags());
+	job->outcome.captured++;
+	count(COUNTER_PAGES, 1);
+	group = find_hashes(&key);
+	if (group)
+		group->pages[address / PAGE_BYTES % GROUP_PAGES] = job->hash;
+	return 0;
+}
+
+/* Shared memory and files nobody can look up later: absent pages may have bytes all the same. */
+static __always_inline bool needs_page_cache(const struct mapping_info *mapping)
+{
+	return mapping->known && mapping->inode && (mapping->unlinked || mapping->flags & VM_SHARED) &&
+	       !(mapping->flags & VM_HUGETLB);
+}
+
+static __always_inline bool is_private_memory(const struct mapping_info *mapping)
+{
+	return mapping->known && !mapping->inode && !mapping->special && !(mapping->flags & VM_SHARED);
+}
+
+/* Account for pages that are not in the page tables. Of a linked file, the file has the bytes. */
+static __always_inline void add_absent(struct page_job *job, __u64 address, __u64 pages, bool cached)
+{
+	struct mapping_info *mapping = &job->mapping;
+
+	if (is_private_memory(mapping) || (needs_page_cache(mapping) && !cached)) {
+		job->outcome.absent += pages;
+		count(COUNTER_ABSENT, pages);
+	} else if (mapping->known && mapping->inode && !needs_page_cache(mapping)) {
+		job->outcome.in_file += pages;
+		count(COUNTER_IN_FILE, pages);
+	} else {
+		add_missing(address, pages, MISSING_NOT_PRESENT);
+	}
+}
+
+/* Move the job's mapping on to the one at its cursor. */
+static __always_inline void enter_mapping(struct page_job *job, const enum loop_engine engine)
+{
+	struct mapping_info mapping;
+
+	find_mapping(job->cursor, &mapping, engine);
+	if (!mapping.known)
+		mapping.end = job->end; /* a hole (another thread unmaps), or not to be known */
+	job->mapping = mapping;
+}
+
+/*
+ * Set job->untouched: a bit for each page of the current group that nobody used since it was last
+ * compared. Ruby's YJIT flips 128 MiB, all of it present, for a few bytes; reading it all takes
+ * 30 ms.
+ *
+ * User space cleared the accessed bits of the process (/proc/PID/clear_refs) and then raised its
+ * epoch. At the first call after that all pages are compared; the call itself changed their
+ * protection and so flushed their translations, and from then on no access goes without setting
+ * the bit again (Intel SDM vol. 3A 4.8). It holds for private memory that changes by its owner's
+ * instructions. What can hide a write (the page reclaim clearing bits, another process writing
+ * through ptrace) is made good at the next epoch, a few seconds later: docs/limitations.md.
+ */
+__noinline int find_untouched_pages(void)
+{
+	struct page_job *job = this_job();
+	struct region_key key = {};
+	struct group_hashes *hashes;
+
+	if (!job)
+		return 0;
+	job->untouched = 0;
+	key.start_time_ns = job->event.header.start_time_ns;
+	key.pid = job->event.header.pid;
+	key.address = job->group;
+	hashes = find_hashes(&key);
+	if (!hashes)
+		return 0;
+	if (hashes->epoch != job->epoch) {
+		hashes->epoch = job->epoch; /* all of them are about to be compared */
+		return 0;
+	}
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < GROUP_PAGES; i++) {
+		if ((job->entries[i] & (ENTRY_PRESENT | ENTRY_ACCESSED)) == ENTRY_PRESENT &&
+		    hashes->pages[i].lanes[0])
+			job->untouched |= 1ULL << i;
+	}
+	return 0;
+}
+
+/* Take page `index` of the current group, if it belongs to the region. */
+__noinline int take_page(__u64 index)
+{
+	struct page_job *job = this_job();
+	__u64 address, entry = 0;
+	char probe;
+
+	if (!job)
+		return 0;
+	index %= GROUP_PAGES; /* known to be so, but not to the verifier */
+	address = job->group + index * PAGE_BYTES;
+	if (address < job->cursor || address >= job->limit)
+		return 0;
+	if (job->present)
+		entry = job->entries[index];
+	if (job->untouched >> index & 1) {
+		job->outcome.unchanged++;
+		count(COUNTER_UNCHANGED, 1);
+		return 0;
+	}
+	if (have_page_tables() && !entry) {
+		add_absent(job, address, 1, job->cached >> index & 1);
+		return 0;
+	}
+	if (entry && !(entry & (ENTRY_PRESENT | ENTRY_PROTNONE))) {
+		add_missing(address, 1, MISSING_SWAPPED);
+		return 0;
+	}
+	if (!entry && bpf_probe_read_user(&probe, 1, (void *)address)) {
+		add_missing(address, 1, MISSING_NOT_PRESENT);
+		return 0;
+	}
+	if (!job->pages_left) {
+		add_missing(address, 1, MISSING_DEFERRED);
+		return 0;
+	}
+	job->pages_left--;
+	if (job->hot)
+		compare_page(address, entry);
+	else
+		copy_page(address, entry);
+	return 0;
+}
+
+/*
+ * Take one group of up to 64 pages, or skip one larger stretch with nothing in it. Returns nonzero
+ * at the end of the region.
+ */
+static __always_inline int step(const enum loop_engine engine)
+{
+	struct page_job *job = this_job();
+	struct mapping_info *mapping;
+	bool look_up_cache;
+	__u64 next;
+
+	if (!job || job->cursor >= job->end)
+		return 1;
+	mapping = &job->mapping;
+	if (job->cursor >= mapping->end)
+		enter_mapping(job, engine);
+	job->limit = mapping->end < job->end ? mapping->end : job->end;
+	if (is_private_memory(mapping) && !mapping->touched) {
+		add_absent(job, job->cursor, (job->limit - job->cursor) / PAGE_BYTES, false);
+		job->cursor = job->limit;
+		return 0;
+	}
+	job->group = job->cursor & ~(GROUP_BYTES - 1ULL);
+	job->cached = 0;
+	job->untouched = 0;
+	job->leave_no_trace = 0;
+	job->present = 0;
+	look_up_cache = needs_page_cache(mapping);
+	if (have_page_tables()) {
+		job->present = read_entries(job->group);
+		if (!job->present && !look_up_cache) {
+			next = (job->cursor & ~(job->span - 1)) + job->span;
+			next = next < job->limit ? next : job->limit;
+			add_absent(job, job->cursor, (next - job->cursor) / PAGE_BYTES, false);
+			job->cursor = next;
+			return 0;
+		}
+	}
+	if (look_up_cache)
+		find_cached_pages(mapping->inode_address,
+				  (mapping->file_offset + (job->group - mapping->start)) / PAGE_BYTES);
+	else if (job->hot && job->epoch && job->present && is_private_memory(mapping) &&
+		 job->cursor == job->group && job->limit - job->group >= GROUP_BYTES) {
+		job->leave_no_trace = 1;
+		find_untouched_pages();
+	}
+	if (job->untouched == ~0ULL) {
+		job->outcome.unchanged += GROUP_PAGES;
+		count(COUNTER_UNCHANGED, GROUP_PAGES);
+	} else {
+#pragma clang loop unroll(disable)
+		for (__u64 i = 0; i < GROUP_PAGES; i++)
+			take_page(i);
+	}
+	next = job->group + GROUP_BYTES;
+	job->cursor = next < job->limit ? next : job->limit;
+	return 0;
+}
+
+__noinline int step_without_lookup(void)
+{
+	return step(ENGINE_BOUNDED);
+}
+
+__noinline int step_with_lookup(void)
+{
+	return step(ENGINE_CALLBACK);
+}
+
+static long step_callback(__u32 index, void *context)
+{
+	return step_with_lookup() ? 1 : 0;
+}
+
+/* Take all pages of the prepared job, with the loop this variant's kernels have. */
+static __always_inline void take_pages(struct page_job *job, const enum loop_engine engine)
+{
+	if (engine == ENGINE_ITERATOR) {
+		bpf_repeat(LOOP_STEPS) {
+			if (step_with_lookup())
+				break;
+		}
+	} else if (engine == ENGINE_CALLBACK) {
+		bpf_loop(LOOP_STEPS, step_callback, NULL, 0);
+	} else {
+#pragma clang loop unroll(disable)
+		for (int i = 0; i < BOUNDED_STEPS; i++) {
+			if (step_without_lookup())
+				break;
+		}
+	}
+	if (job->cursor < job->end)
+		add_missing(job->cursor, (job->end - job->cursor) / PAGE_BYTES, MISSING_DEFERRED);
+}
+
+#endif

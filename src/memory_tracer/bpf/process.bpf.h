@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Who is traced, and the steps of a process's life. */
+#ifndef PROCESS_BPF_H
+#define PROCESS_BPF_H
+
+#include "pages.bpf.h"
+
+/* The target entry of the current process, or NULL when it is none of ours. */
+static __always_inline struct trace_target *current_target(void)
+{
+	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+
+	return bpf_map_lookup_elem(&targets, &pid);
+}
+
+static __always_inline __u64 start_time_of(struct task_struct *task)
+{
+	return BPF_CORE_READ(task, group_leader, start_boottime);
+}
+
+static __always_inline bool comm_matters(const char *comm)
+{
+	if (configured.flags & CONFIG_ANY_COMM)
+		return true;
+	for (int i = 0; i < COMM_BYTES; i++) {
+		if (comm[i] != configured.comm[i])
+			return false;
+		if (!comm[i])
+			break;
+	}
+	return true;
+}
+
+/* The filters that are about who calls and which kind of event. */
+static __always_inline bool event_matters(const struct event_record *event)
+{
+	if (!(configured.event_mask >> event->kind & 1))
+		return false;
+	if (!(configured.flags & CONFIG_ANY_UID) && event->uid != configured.uid)
+		return false;
+	return comm_matters(event->comm);
+}
+
+static __always_inline bool protection_matters(__u64 protection)
+{
+	return (protection & configured.protection_mask) == configured.protection_value;
+}
+
+/* Ids as the process itself sees them, from the innermost PID namespace. */
+static __always_inline __u32 inner_id(struct task_struct *task)
+{
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
+	__u32 level = BPF_CORE_READ(pid, level);
+	struct upid inner = {};
+
+	bpf_core_read(&inner, sizeof(inner), &pid->numbers[level]);
+	return inner.nr;
+}
+
+/* Start the current thread's event over: everything but what `kind` itself is about. */
+static __always_inline void begin_event(struct page_job *job, struct trace_target *target, __u32 kind)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	struct event_record *event = &job->event;
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+
+	__builtin_memset(event, 0, sizeof(*event));
+	__builtin_memset(&job->outcome, 0, sizeof(job->outcome));
+	job->event_sent = 0;
+	job->missing_reason = 0;
+	job->hot = 0;
+	job->epoch = target->epoch;
+	job->compared = 0;
+	event->header.version = WIRE_VERSION;
+	event->header.type = RECORD_EVENT;
+	event->header.size = sizeof(*event);
+	event->header.timestamp_ns = bpf_ktime_get_ns();
+	if (!target->start_time_ns)
+		target->start_time_ns = start_time_of(task);
+	event->header.start_time_ns = target->start_time_ns;
+	event->header.pid = pid_tgid >> 32;
+	event->header.tid = pid_tgid;
+	event->kind = kind;
+	event->uid = bpf_get_current_uid_gid();
+	event->cgroup_id = bpf_get_current_cgroup_id();
+	event->namespace_pid = inner_id(BPF_CORE_READ(task, group_leader));
+	event->namespace_tid = inner_id(task);
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
+}
+
+/* Where in the target's code the call came from. */
+static __always_inline void note_caller(struct event_record *event)
+{
+	struct pt_regs *registers;
+
+	if (!kernel_has_task_pt_regs())
+		return;
+	registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	event->caller_ip = PT_REGS_IP_CORE(registers);
+	event->caller_sp = PT_REGS_SP_CORE(registers);
+}
+
+static __always_inline void on_fork(struct task_struct *parent, struct task_struct *child)
+{
+	__u32 parent_pid = BPF_CORE_READ(parent, tgid), pid = BPF_CORE_READ(child, tgid);
+	struct trace_target *target = bpf_map_lookup_elem(&targets, &parent_pid);
+	struct trace_target new_target = {};
+	struct page_job *job = this_job();
+	struct event_record *event;
+
+	if (!target || !job)
+		return;
+	if (parent_pid != pid) {
+		if (!(configured.flags & CONFIG_FOLLOW))
+			return;
+		new_target.start_time_ns = BPF_CORE_READ(child, start_boottime);
+		new_target.flags = target->flags;
+		if (bpf_map_update_elem(&targets, &pid, &new_target, BPF_ANY)) {
+			count(COUNTER_TARGETS_FULL, 1);
+			return;
+		}
+		target = &new_target;
+	}
+	if (target->flags & TARGET_WAITS_FOR_EXEC)
+		return;
+	begin_event(job, target, parent_pid != pid ? EVENT_FORK : EVENT_THREAD);
+	event = &job->event;
+	event->header.pid = pid;
+	event->header.tid = BPF_CORE_READ(child, pid);
+	event->parent_pid = parent_pid;
+	event->namespace_pid = inner_id(BPF_CORE_READ(child, group_leader));
+	event->namespace_tid = inner_id(child);
+	if (event_matters(event))
+		send_event();
+}
+
+/* Send the new program's arguments, as far as they fit. */
+static __always_inline void send_command_line(const struct record_header *owner, struct mm_struct *mm)
+{
+	__u64 start = BPF_CORE_READ(mm, arg_start), length = BPF_CORE_READ(mm, arg_end) - start;
+	struct text_record *record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+
+	if (!record) {
+		next_sequence();
+		count(COUNTER_LOST_TEXTS, 1);
+		return;
+	}
+	__builtin_memset(record, 0, sizeof(*record));
+	fill_header(&record->header, owner, RECORD_TEXT, sizeof(*record));
+	record->kind = TEXT_COMMAND_LINE;
+	if (length > TEXT_BYTES)
+		length = TEXT_BYTES;
+	if (!bpf_probe_read_user(record->text, length, (void *)start))
+		record->length = length;
+	bpf_ringbuf_submit(record, submit_flags());
+}
+
+/*
+ * job->mapping is one that execve made. Its pages come with the file (the vDSO's with the kernel),
+ * by reference; those of a memfd or a deleted file, which nobody can look up later, and of an
+ * executable stack are left to user space to fetch.
+ */
+__noinline int send_exec_mapping(void)
+{
+	struct page_job *job = this_job();
+	struct mapping_info *mapping;
+	struct event_record *event;
+
+	if (!job)
+		return 0;
+	mapping = &job->mapping;
+	event = &job->event;
+	event->kind = EVENT_EXEC_MAPPING;
+	event->header.address = mapping->start;
+	event->length = mapping->end - mapping->start;
+	event->page_count = event->length / PAGE_BYTES;
+	event->protection = mapping->flags & PROT_ALL;
+	event->status = STATUS_PREVIOUS_UNKNOWN;
+	event->inode = 0;
+	event->device = 0;
+	event->file_offset = 0;
+	describe_backing(event, mapping);
+	if (!protection_matters(event->protection) || !event_matters(event))
+		return 0;
+	if (event->inode)
+		send_path(mapping->file, event->inode, event->device);
+	job->event_sent = 0;
+	job->missing_reason = 0;
+	__builtin_memset(&job->outcome, 0, sizeof(job->outcome));
+	send_event();
+	if (mapping->special || (event->inode && !mapping->unlinked))
+		job->outcome.in_file = event->page_count;
+	else if (!event->inode && !mapping->touched)
+		job->outcome.absent = event->page_count;
+	else
+		add_missing(mapping->start, event->page_count, MISSING_DEFERRED);
+	send_outcome(job);
+	return 0;
+}
+
+/* An address space after execve holds about ten mappings; this bounds hostile ELF files. */
+#define EXEC_MAPPINGS 512
+
+static __always_inline void send_exec_mappings(struct page_job *job, struct task_struct *task)
+{
+	struct bpf_iter_task_vma___open it;
+	struct vm_area_struct *vma;
+
+	job->mappings_left = EXEC_MAPPINGS; /* not on the stack: each value would be a state to verify */
+	bpf_iter_task_vma_new(&it, task, 0);
+	while ((vma = bpf_iter_task_vma_next(&it))) {
+		struct mapping_info mapping = {};
+
+		if (!(vma->vm_flags & VM_EXEC))
+			continue;
+		if (!job->mappings_left) {
+			count(COUNTER_MAPPING_UNKNOWN, 1);
+			break;
+		}
+		job->mappings_left--;
+		read_mapping(vma, &mapping);
+		job->mapping = mapping;
+		send_exec_mapping();
+	}
+	bpf_iter_task_vma_destroy(&it);
+}
+
+/*
+ * Without a VMA iterator, only the program's first instruction can be asked about; user space
+ * reads the rest from /proc when it sees STATUS_MAPPINGS_INCOMPLETE.
+ */
+static __always_inline void on_exec(struct task_struct *task, const bool has_vma_iterator)
+{
+	struct trace_target *target = current_target();
+	struct page_job *job = this_job();
+	struct event_record *event;
+	struct mm_struct *mm;
+	struct file *file;
+
+	if (!target || !job)
+		return;
+	target->flags &= ~TARGET_WAITS_FOR_EXEC;
+	begin_event(job, target, EVENT_EXEC);
+	event = &job->event;
+	mm = BPF_CORE_READ(task, mm);
+	file = BPF_CORE_READ(mm, exe_file);
+	event->inode = BPF_CORE_READ(file, f_inode, i_ino);
+	event->device = BPF_CORE_READ(file, f_inode, i_sb, s_dev);
+	if (!BPF_CORE_READ(file, f_inode, i_nlink))
+		event->status |= STATUS_UNLINKED;
+	if (!has_vma_iterator)
+		event->status |= STATUS_MAPPINGS_INCOMPLETE;
+	event->parent_pid = BPF_CORE_READ(task, real_parent, tgid);
+	send_path((__u64)file, event->inode, event->device);
+	if (event_matters(event)) {
+		send_event();
+		send_command_line(&event->header, mm);
+	}
+	if (has_vma_iterator)
+		send_exec_mappings(job, task);
+}
+
+/* Called for every thread; the process ends with the last of them. */
+static __always_inline void on_exit(struct task_struct *task)
+{
+	__u32 pid = BPF_CORE_READ(task, tgid);
+	struct trace_target *target = bpf_map_lookup_elem(&targets, &pid);
+	struct page_job *job = this_job();
+	bool last = BPF_CORE_READ(task, signal, live.counter) == 0;
+	struct event_record *event;
+
+	if (!target || !job)
+		return;
+	if (!(target->flags & TARGET_WAITS_FOR_EXEC)) {
+		begin_event(job, target, last ? EVENT_EXIT : EVENT_THREAD_EXIT);
+		event = &job->event;
+		event->result = BPF_CORE_READ(task, exit_code);
+		if (last && BPF_CORE_READ(task, signal, group_exit_code))
+			event->result = BPF_CORE_READ(task, signal, group_exit_code);
+		if (event_matters(event))
+			send_event();
+	}
+	if (last)
+		bpf_map_delete_elem(&targets, &pid);
+}
+
+#endif

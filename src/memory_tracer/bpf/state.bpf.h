@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Configuration, maps, and the per-CPU working state. */
+#ifndef STATE_BPF_H
+#define STATE_BPF_H
+
+#include "compat.bpf.h"
+
+/* Set before load, frozen by libbpf: the verifier folds it and drops what is switched off. */
+const volatile struct trace_configuration configured = {};
+
+/*
+ * Where the kernel maps all physical memory (page_offset_base, arch/x86/mm/kaslr.c) and how many
+ * levels its page tables have. Found by find_direct_map; 0 where it was not found.
+ */
+__u64 direct_map_base = 0;
+__u32 page_table_levels = 0;
+
+struct mmap_args_t {
+	__u64 address;
+	__u64 length;
+	__u64 protection;
+	__u64 flags;
+	__u64 fd;
+	__u64 offset;
+};
+
+struct mprotect_args_t {
+	__u64 address;
+	__u64 length;
+	__u64 protection;
+	__s64 key; /* pkey_mprotect only */
+	__u32 kind;   /* enum event_kind */
+	__u32 status; /* enum event_status, as known at entry */
+	__u32 previous_protection;
+	__u32 reserved;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 64 << 20); /* bytes; user space sets it before load */
+} events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 10240);
+	__type(key, __u64); /* pid_tgid */
+	__type(value, struct mmap_args_t);
+} mmap_args SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 10240);
+	__type(key, __u64); /* pid_tgid */
+	__type(value, struct mprotect_args_t);
+} mprotect_args SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u32); /* tgid */
+	__type(value, struct trace_target);
+} targets SEC(".maps");
+
+/* Sequence numbers and counters: one writer per CPU, so no atomics. */
+struct trace_statistics {
+	__u64 sequence;
+	__u64 counters[COUNTER_COUNT];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct trace_statistics);
+} statistics SEC(".maps");
+
+/* A region's key survives PID reuse because the start time is part of it. */
+struct region_key {
+	__u64 start_time_ns;
+	__u64 address;
+	__u32 pid;
+	__u32 reserved;
+};
+
+/* How often a region was flipped, and what was left out since its last event. */
+struct region_state {
+	__u64 calls;
+	__u64 coalesced;
+	__u64 coalesced_since_ns;
+	__u64 last_end_ns;  /* when its pages were last looked at */
+	__u64 last_cost_ns; /* and how long that took */
+	__u64 epoch;        /* trace_target.epoch at that time */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct region_key);
+	__type(value, struct region_state);
+} regions SEC(".maps");
+
+/* Pages are looked at in groups: one word of presence bits, one hash map value. */
+#define GROUP_PAGES 64
+#define GROUP_BYTES (GROUP_PAGES * PAGE_BYTES)
+
+struct page_hash {
+	__u64 lanes[2];
+};
+
+struct group_hashes {
+	struct page_hash pages[GROUP_PAGES];
+	__u64 epoch; /* trace_target.epoch when all of its pages were last compared */
+};
+
+/* What was last sent of each page of a hot region. An evicted group is sent again: no loss. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct region_key);
+	__type(value, struct group_hashes);
+} page_hashes SEC(".maps");
+
+/* Files whose path was sent already, by device and inode. */
+struct file_key {
+	__u64 inode;
+	__u32 device;
+	__u32 reserved;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct file_key);
+	__type(value, __u8);
+} files_sent SEC(".maps");
+
+/* The mapping (VMA) an address lies in. */
+struct mapping_info {
+	__u64 start;
+	__u64 end;
+	__u64 flags; /* vm_flags */
+	__u64 inode; /* 0: anonymous */
+	__u64 file_offset;
+	__u64 file; /* struct file *, to find the path while the mapping cannot go away */
+	__u64 inode_address; /* struct inode *, likewise */
+	__u32 device;
+	__u8 known;
+	__u8 unlinked;
+	__u8 touched; /* anonymous: has had a page (anon_vma set) */
+	__u8 special; /* the kernel's own, such as the vDSO */
+};
+
+/* NAME_MAX, and its NUL. */
+#define PATH_COMPONENT_BYTES 256
+
+/* A path being written, and how far up it got. */
+struct path_walk {
+	__u64 dentry; /* struct dentry * */
+	__u64 mount;  /* struct mount * */
+	struct text_record record;
+};
+
+/* One call's pages on their way through. Too large for the stack; one per CPU. */
+struct page_job {
+	__u64 cursor;
+	__u64 end;
+	__u64 page_tables; /* pgd of the process, as a kernel address */
+	__u64 group;       /* address of the 64 pages being looked at */
+	__u64 limit;       /* first address after what they share with the region and its mapping */
+	__u64 span;        /* read_entries' answer, and where it found the entries: */
+	__u64 source;      /* kernel address of the first */
+	__u64 source_step; /* bytes from one to the next; 0: all pages are parts of one huge page */
+	__u64 huge_entry;  /* that page's entry */
+	__u64 cached;      /* find_cached_pages' answer */
+	__u64 untouched;   /* find_untouched_pages' answer */
+	__u64 leaf;        /* find_leaf's answer */
+	__u64 leaf_entry;  /* likewise */
+	__u64 missing_start;
+	__u64 missing_pages;
+	__u32 missing_reason; /* 0: no run open */
+	__u32 pages_left;     /* of configured.page_limit */
+	__u32 mappings_left;  /* of EXEC_MAPPINGS */
+	__u32 epoch;          /* of the target */
+	__u32 compared;       /* pages */
+	__u8 hot;
+	__u8 event_sent;
+	__u8 present; /* entries holds something */
+	__u8 leave_no_trace; /* do not set accessed bits by reading */
+	struct mapping_info mapping;
+	struct event_record event;
+	struct outcome_record outcome;
+	struct path_walk path;
+	__u64 entries[GROUP_PAGES]; /* page-table entries of the current group */
+	__u8 scratch[PAGE_BYTES];
+	struct page_hash hash; /* of scratch */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct page_job);
+} jobs SEC(".maps");
+
+static __always_inline struct page_job *this_job(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&jobs, &zero);
+}
+
+static __always_inline void count(enum trace_counter which, __u64 amount)
+{
+	__u32 zero = 0;
+	struct trace_statistics *stats = bpf_map_lookup_elem(&statistics, &zero);
+
+	if (stats)
+		stats->counters[which] += amount;
+}
+
+/* The next sequence number of this CPU; taken for lost records too, so a loss leaves a gap. */
+static __always_inline __u64 next_sequence(void)
+{
+	__u32 zero = 0;
+	struct trace_statistics *stats = bpf_map_lookup_elem(&statistics, &zero);
+
+	if (!stats)
+		return 0;
+	stats->sequence++;
+	return (__u64)bpf_get_smp_processor_id() << 48 | stats->sequence;
+}
+
+#endif
