@@ -1,0 +1,114 @@
+"""Records made by user space: what was executable at attach, and pages read late.
+
+They have the kernel's layout, ring header included, so that they take the same way into the
+capture. Their sequence numbers carry a CPU that does not exist.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+from dataclasses import dataclass, field
+
+from .layout import (
+    EVENT,
+    FLAG_LATE,
+    HEADER_CODEC,
+    MISSING,
+    OUTCOME,
+    OUTCOME_COUNTS,
+    SEQUENCE_CPU_SHIFT,
+    SIZES,
+    TEXT,
+    TEXT_BYTES,
+    WIRE_VERSION,
+    FieldSpec,
+    RecordType,
+    TextKind,
+    codec,
+)
+
+USER_SPACE_CPU = 0xFFFF
+
+_RING_HEADER = struct.Struct("<II")
+_CODECS = {kind: codec(fields) for kind, fields in
+           {RecordType.EVENT: EVENT, RecordType.MISSING: MISSING, RecordType.OUTCOME: OUTCOME,
+            RecordType.TEXT: TEXT}.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom a record is about: the process, the thread, the moment (nanoseconds since boot)."""
+
+    pid: int
+    tid: int
+    start_time_ns: int
+    timestamp_ns: int
+
+
+@dataclass(slots=True)
+class Encoder:
+    """Encodes records and numbers them."""
+
+    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def _header(
+        self, kind: RecordType, who: Identity, address: int, cause: int, flags: int
+    ) -> tuple[int, tuple[int, ...]]:
+        sequence = USER_SPACE_CPU << SEQUENCE_CPU_SHIFT | next(self._numbers)
+        return sequence, (
+            WIRE_VERSION, kind, flags, SIZES[kind], sequence, who.timestamp_ns, who.start_time_ns,
+            who.pid, who.tid, cause, address,
+        )
+
+    def event(self, who: Identity, address: int, **fields: int | bytes) -> tuple[int, bytes]:
+        """Encode an event; returns its sequence number, by which its pages name it, and the bytes."""
+        sequence, header = self._header(RecordType.EVENT, who, address, 0, 0)
+        return sequence, _pack(RecordType.EVENT, EVENT, header, fields)
+
+    def page(self, who: Identity, address: int, cause: int, content: bytes) -> bytes:
+        """Encode one page of bytes that belongs to event ``cause``."""
+        _, header = self._header(RecordType.PAGE, who, address, cause, FLAG_LATE)
+        return _RING_HEADER.pack(SIZES[RecordType.PAGE], 0) + HEADER_CODEC.pack(*header) + content
+
+    def missing(self, who: Identity, address: int, cause: int, pages: int, reason: int) -> bytes:
+        """Encode a run of ``pages`` pages without bytes."""
+        _, header = self._header(RecordType.MISSING, who, address, cause, FLAG_LATE)
+        return _pack(RecordType.MISSING, MISSING, header, {"pages": pages, "reason": reason})
+
+    def outcome(self, who: Identity, address: int, cause: int, **counts: int) -> bytes:
+        """Encode what became of pages that no other record of user space tells about."""
+        assert set(counts) <= set(OUTCOME_COUNTS)
+        _, header = self._header(RecordType.OUTCOME, who, address, cause, FLAG_LATE)
+        return _pack(RecordType.OUTCOME, OUTCOME, header, counts)
+
+    def path(self, who: Identity, device: int, inode: int, path: bytes) -> bytes:
+        """Encode the path of a file, as the kernel does: components from the leaf up, NUL-terminated."""
+        text = b"".join(part + b"\0" for part in reversed(path.split(b"/")))[:TEXT_BYTES]
+        _, header = self._header(RecordType.TEXT, who, 0, 0, 0)
+        return _pack(
+            RecordType.TEXT,
+            TEXT,
+            header,
+            {"kind": TextKind.PATH, "length": len(text), "inode": inode, "device": device, "text": text},
+        )
+
+    def command_line(self, who: Identity, arguments: bytes) -> bytes:
+        """Encode a process's NUL-separated arguments."""
+        text = arguments[:TEXT_BYTES]
+        _, header = self._header(RecordType.TEXT, who, 0, 0, 0)
+        return _pack(
+            RecordType.TEXT, TEXT, header, {"kind": TextKind.COMMAND_LINE, "length": len(text), "text": text}
+        )
+
+
+def _pack(
+    kind: RecordType, layout: tuple[FieldSpec, ...], header: tuple[int, ...], fields: dict[str, int | bytes]
+) -> bytes:
+    values: list[int | bytes] = list(header)
+    for spec in layout[len(header) :]:
+        value = fields.get(spec.name, b"" if spec.code.endswith("s") else 0)
+        values.extend([value] * spec.count)
+    return _RING_HEADER.pack(SIZES[kind], 0) + _CODECS[kind].pack(*values)
+
+

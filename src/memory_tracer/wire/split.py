@@ -1,0 +1,115 @@
+"""Find the records in a slice of the ring buffer, in bulk.
+
+A ring buffer slice is a chain of records, each behind an 8-byte header: length and two flag bits,
+then a page offset (``struct bpf_ringbuf_hdr``, kernel/bpf/ringbuf.c). Runs of records of one size
+are found with one comparison over a strided view, so a flood of pages costs one step per run and
+not one per page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .layout import HEADER_BYTES, RING_HEADER_BYTES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BUSY_BIT = 1 << 31
+DISCARD_BIT = 1 << 30
+LENGTH_MASK = DISCARD_BIT - 1
+
+#: Below this many equal records in a row a Python step per record is cheaper than a NumPy call.
+RUN_PROBE = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Records in ring order: where each starts in ``data`` (after its ring header), size, type.
+
+    ``consumed`` is how many bytes of the slice were passed, discarded records included;
+    ``malformed`` counts records that are shorter than a header or longer than they say.
+    """
+
+    data: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    types: NDArray[np.uint8]
+    consumed: int
+    discarded: int
+    malformed: int
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+def split(data: NDArray[np.uint8]) -> Batch:
+    """Find the complete records at the start of ``data``; stop at one still being written."""
+    starts: list[NDArray[np.int64]] = []
+    lengths: list[NDArray[np.int64]] = []
+    singles: list[int] = []
+    single_lengths: list[int] = []
+    words = data[: len(data) // 8 * 8].view("<u4")
+    position, end, discarded = 0, len(data), 0
+
+    def flush_singles() -> None:
+        if singles:
+            starts.append(np.array(singles, dtype=np.int64))
+            lengths.append(np.array(single_lengths, dtype=np.int64))
+            singles.clear()
+            single_lengths.clear()
+
+    previous = -1
+    repeats = 0
+    while position + RING_HEADER_BYTES <= end:
+        header = int(words[position >> 2])
+        if header & BUSY_BIT:
+            break
+        length = header & LENGTH_MASK
+        stride = (length + RING_HEADER_BYTES + 7) & ~7
+        if position + stride > end:
+            break
+        if header & DISCARD_BIT:
+            discarded += 1
+            position += stride
+            previous = -1
+            continue
+        repeats = repeats + 1 if header == previous else 0
+        previous = header
+        if repeats >= RUN_PROBE:
+            run = _run_length(words, position, stride, header, end)
+            flush_singles()
+            starts.append(position + stride * np.arange(run, dtype=np.int64))
+            lengths.append(np.full(run, length, dtype=np.int64))
+            position += run * stride
+            repeats = 0
+            continue
+        singles.append(position)
+        single_lengths.append(length)
+        position += stride
+    flush_singles()
+
+    empty = np.empty(0, dtype=np.int64)
+    offsets = (np.concatenate(starts) if starts else empty) + RING_HEADER_BYTES
+    sizes = np.concatenate(lengths) if lengths else empty
+    whole = sizes >= HEADER_BYTES
+    if len(offsets):
+        claimed = words[np.where(whole, offsets + 4, 0) >> 2].astype(np.int64)
+        whole &= (claimed >= HEADER_BYTES) & (claimed <= sizes)
+        sizes = np.where(whole, claimed, sizes)
+    malformed = int(len(offsets) - np.count_nonzero(whole))
+    if malformed:
+        offsets, sizes = offsets[whole], sizes[whole]
+    types = data[offsets + 1] if len(offsets) else np.empty(0, dtype=np.uint8)
+    return Batch(data, offsets, sizes, types, position, discarded, malformed)
+
+
+def _run_length(words: NDArray[np.uint32], position: int, stride: int, header: int, end: int) -> int:
+    """How many records from ``position`` on have the same ring header (at least one)."""
+    possible = (end - position) // stride
+    heads = words[position >> 2 :: stride >> 2][:possible]
+    different = np.flatnonzero(heads != header)
+    return int(different[0]) if len(different) else possible
