@@ -1,0 +1,1 @@
+"""Pure functions that work out what a capture's events and pages say together."""

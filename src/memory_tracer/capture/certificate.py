@@ -1,0 +1,104 @@
+"""Verify a capture: whether it is complete and undamaged, or exactly what is missing and why."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..model import EventKind, Loss
+from ..wire.layout import FLAG_LATE, PAGE_BYTES
+from .format import NO_CONTENT
+from .index import Index
+from .reader import Capture
+from .relations import Relations
+
+#: How many places one sentence names.
+_EXAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The result of ``verify``.
+
+    ``losses`` is what the recording could not get or keep, ``damaged`` what is wrong with the file
+    itself, one sentence each; ``notes`` are facts that are no loss. ``complete`` means that there is
+    neither loss nor damage; ``checked_pages`` counts the stored pages whose SHA-256 was computed.
+    """
+
+    complete: bool
+    losses: tuple[Loss, ...]
+    notes: tuple[str, ...]
+    checked_pages: int
+    damaged: tuple[str, ...]
+
+
+def verify(capture: Capture) -> Certificate:
+    """Check every byte of ``capture``, in memory that does not grow with its contents.
+
+    Checksums and the order of the chunks were checked when it was opened.
+    """
+    index, relations = capture.index, capture.relations
+    damaged = (*_damaged_contents(index), *_damaged_rows(relations), *_wrong_totals(index))
+    losses = capture.losses
+    return Certificate(
+        complete=not losses and not damaged,
+        losses=losses,
+        notes=tuple(_notes(index, relations)),
+        checked_pages=len(index.contents),
+        damaged=damaged,
+    )
+
+
+def _damaged_contents(index: Index) -> Iterator[str]:
+    numbers = index.contents.damaged()
+    examples = list(itertools.islice(numbers, _EXAMPLES))
+    count = len(examples) + sum(1 for _ in numbers)
+    if count:
+        yield f"{count} stored pages do not match their SHA-256: {_listed(examples, count)}"
+
+
+def _damaged_rows(relations: Relations) -> Iterator[str]:
+    rows = relations.rows
+    dangling = ~relations.row_stored & (rows["content"] != NO_CONTENT)
+    unaligned = rows["address"] % PAGE_BYTES != 0
+    for wrong, what in (
+        (dangling, "refer to content that is not there"),
+        (unaligned, "have no page address"),
+    ):
+        ordinals = rows["ordinal"][wrong]
+        if len(ordinals):
+            yield f"{len(ordinals)} pages {what}: {_listed(ordinals[:_EXAMPLES].tolist(), len(ordinals))}"
+
+
+def _wrong_totals(index: Index) -> Iterator[str]:
+    pages, records = len(index.pages), index.record_count
+    if pages + records != index.next_ordinal:
+        yield f"records are numbered up to {index.next_ordinal - 1}, but there are {pages + records}"
+    if index.end is not None:
+        for name, found in (("records", records), ("pages", pages)):
+            if index.end.get(name) != found:
+                yield f"there are {found} {name}, which is not the number the recorder closed the file with"
+
+
+def _notes(index: Index, relations: Relations) -> Iterator[str]:
+    coalesced = index.counters.get("kernel", {}).get("coalesced", 0)
+    if coalesced:
+        yield f"{coalesced} calls on hot regions changed nothing and are only counted"
+    late = int(np.count_nonzero(relations.rows["flags"] & FLAG_LATE))
+    if late:
+        yield f"{late} pages were read by user space some time after their event"
+    lost = len(relations.events) - relations.recorded_count
+    if lost:
+        yield f"pages of {lost} events are there although the events themselves are lost"
+    unknown = int(np.count_nonzero(relations.events["kind"] == EventKind.UNKNOWN)) - lost
+    if unknown:
+        yield f"{unknown} events are of a kind this version does not know"
+
+
+def _listed(examples: list[int], count: int) -> str:
+    """Return the numbers, and that there are more if there are."""
+    numbers = ", ".join(map(str, examples))
+    return f"numbers {numbers} and more" if count > len(examples) else f"numbers {numbers}"

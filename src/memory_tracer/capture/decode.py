@@ -1,0 +1,270 @@
+"""Turn rows of a capture into the objects of ``model``, one at a time, when they are asked for."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from ..model import (
+    PAGE_SIZE,
+    Event,
+    EventKind,
+    Missing,
+    MissingRun,
+    Outcome,
+    Page,
+    Protection,
+    Region,
+    Status,
+)
+from ..wire.layout import FLAG_LATE, OUTCOME_COUNTS
+from .columns import Rows
+from .contents import StoredPage
+from .format import NO_CONTENT
+from .index import Index
+from .relations import Numbers, Relations
+from .texts import Texts
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LATEST = datetime.max.replace(tzinfo=UTC)
+
+#: How many arguments a call has.
+_ARGUMENTS = {EventKind.MMAP: 6, EventKind.MPROTECT: 3, EventKind.PKEY_MPROTECT: 4, EventKind.MUNMAP: 2}
+#: Kinds whose record's result means something.
+_WITH_RESULT = frozenset({*_ARGUMENTS, EventKind.EXIT, EventKind.THREAD_EXIT})
+
+_REASONS = {int(reason): reason for reason in Missing}
+
+#: Rows turned into Python values at a time.
+_BLOCK = 1024
+
+
+class _Header(NamedTuple):
+    """The columns of a row that a page takes over."""
+
+    ordinal: int
+    flags: int
+    timestamp_ns: int
+    pid: int
+    tid: int
+    address: int
+
+
+class Clock:
+    """Converts timestamps (nanoseconds since boot) to UTC."""
+
+    def __init__(self, metadata: Mapping[str, Any]) -> None:
+        clock = metadata.get("clock")
+        readings = clock if isinstance(clock, dict) else {}
+        monotonic, realtime = readings.get("monotonic_ns"), readings.get("realtime_ns")
+        self._offset_ns = 0
+        if isinstance(monotonic, int) and isinstance(realtime, int):
+            self._offset_ns = realtime - monotonic
+
+    def wall_time(self, timestamp_ns: int) -> datetime:
+        """Return the moment in UTC, to the microsecond; the nearest there is beyond year 1 or 9999."""
+        try:
+            return _EPOCH + timedelta(microseconds=(timestamp_ns + self._offset_ns) // 1000)
+        except OverflowError:
+            return _LATEST
+
+
+class Decoder:
+    """Decodes the events and pages of one state of an index."""
+
+    def __init__(self, index: Index, relations: Relations, texts: Texts, clock: Clock) -> None:
+        self._index = index
+        self._relations = relations
+        self._texts = texts
+        self._clock = clock
+        self._process_starts: list[int] = relations.processes["start_time_ns"].tolist()
+
+    def path(self, number: int) -> str | None:
+        """Return the backing file's path of event ``number``."""
+        row = self._relations.events[number]
+        if not row["inode"]:
+            return None
+        return self._texts.path(int(row["device"]), int(row["inode"]), int(row["ordinal"]))
+
+    def event(self, number: int) -> Event:
+        """Return event ``number`` of the relations."""
+        row: Rows = self._relations.events[number]
+        fields: dict[str, Any] = dict(zip(row.dtype.names or (), row.tolist(), strict=True))
+        kind = EventKind(fields["kind"])
+        about_region = kind < EventKind.FORK
+        previous_known = about_region and not fields["status"] & Status.PREVIOUS_UNKNOWN
+        return Event(
+            sequence=fields["ordinal"],
+            timestamp_ns=fields["timestamp_ns"],
+            wall_time=self._clock.wall_time(fields["timestamp_ns"]),
+            pid=fields["pid"],
+            tid=fields["tid"],
+            process_start_ns=self._process_starts[self._relations.event_process[number]],
+            comm=decode_comm(fields["comm"]),
+            kind=kind,
+            arguments=tuple(fields["arguments"][: _ARGUMENTS.get(kind, 0)].tolist()),
+            result=fields["result"] if kind in _WITH_RESULT else None,
+            protection=Protection(fields["protection"]),
+            previous_protection=Protection(fields["previous_protection"]) if previous_known else None,
+            region=self._region(number, fields) if about_region else None,
+            status=Status(fields["status"]),
+            caller=fields["caller_ip"] or None,
+            parent_pid=fields["parent_pid"] or None,
+            uid=fields["uid"] if number < self._relations.recorded_count else None,
+            namespace_pid=fields["namespace_pid"] or None,
+            page_count=fields["page_count"],
+            coalesced=fields["coalesced"],
+            coalesced_since_ns=fields["coalesced_since_ns"] or None,
+            outcome=self._outcome(number, fields["page_count"]) if about_region else None,
+        )
+
+    def pages(self, rows: Numbers, runs: Numbers, addresses: range) -> Iterator[Page]:
+        """Return the page table's ``rows`` and the missing table's ``runs``, merged by sequence.
+
+        Of the runs, only the pages that overlap ``addresses``.
+        """
+        return heapq.merge(self.stored(rows), self._missing(runs, addresses), key=attrgetter("sequence"))
+
+    def page_rows(self, rows: Numbers, runs: Numbers) -> Iterator[Page | MissingRun]:
+        """Return the page table's ``rows`` and the missing table's ``runs``, merged by sequence."""
+        streams: tuple[Iterator[Page | MissingRun], ...] = (self.stored(rows), self._runs(runs))
+        return heapq.merge(*streams, key=attrgetter("sequence"))
+
+    def stored(self, rows: Numbers) -> Iterator[Page]:
+        """Return the pages of the page table's ``rows``."""
+        relations = self._relations
+        for numbers in _blocks(rows):
+            block = relations.rows[numbers]
+            for header, event, start_ns, generation, content, reason in zip(
+                _headers(block),
+                self._events(relations.row_event[numbers]),
+                self._starts(relations.row_process[numbers]),
+                relations.generations[numbers].tolist(),
+                block["content"].tolist(),
+                block["missing"].tolist(),
+                strict=True,
+            ):
+                stored = self._index.contents.page(content) if content != NO_CONTENT else None
+                if stored:
+                    yield self._page(header, event, start_ns, generation=generation, stored=stored)
+                else:
+                    missing = Missing.DAMAGED if content != NO_CONTENT else missing_reason(reason)
+                    yield self._page(header, event, start_ns, missing=missing)
+
+    def _region(self, number: int, fields: Mapping[str, Any]) -> Region:
+        if not fields["inode"]:
+            return Region(fields["address"], fields["length"])
+        return Region(
+            fields["address"],
+            fields["length"],
+            self.path(number),
+            fields["device"],
+            fields["inode"],
+            fields["file_offset"],
+        )
+
+    def _outcome(self, number: int, page_count: int) -> Outcome | None:
+        reported = self._relations.event_outcome[number]
+        if reported >= 0:
+            record = self._index.outcomes[reported]
+            return Outcome(**{name: int(record[name]) for name in OUTCOME_COUNTS})
+        captured = int(self._relations.event_pages[number])
+        return Outcome(captured=captured) if page_count or captured else None
+
+    def _missing(self, runs: Numbers, addresses: range) -> Iterator[Page]:
+        for header, event, start_ns, pages, reason in self._run_fields(runs):
+            skipped = max(0, addresses.start - header.address) // PAGE_SIZE * PAGE_SIZE
+            end = min(header.address + pages * PAGE_SIZE, addresses.stop)
+            for address in range(header.address + skipped, end, PAGE_SIZE):
+                at = header._replace(address=address)
+                yield self._page(at, event, start_ns, missing=reason)
+
+    def _runs(self, runs: Numbers) -> Iterator[MissingRun]:
+        for header, event, start_ns, pages, reason in self._run_fields(runs):
+            yield MissingRun(
+                sequence=header.ordinal,
+                timestamp_ns=header.timestamp_ns,
+                wall_time=self._clock.wall_time(header.timestamp_ns),
+                pid=header.pid,
+                tid=header.tid,
+                process_start_ns=start_ns,
+                comm=event.comm,
+                event=event.kind,
+                address=header.address,
+                length=pages * PAGE_SIZE,
+                missing=reason,
+            )
+
+    def _run_fields(self, runs: Numbers) -> Iterator[tuple[_Header, Event, int, int, Missing]]:
+        """Return header, event, start of the process, number of pages and reason of each run."""
+        relations = self._relations
+        for numbers in _blocks(runs):
+            block = relations.runs[numbers]
+            yield from zip(
+                _headers(block),
+                self._events(relations.run_event[numbers]),
+                self._starts(relations.run_process[numbers]),
+                block["pages"].tolist(),
+                map(missing_reason, block["reason"].tolist()),
+                strict=True,
+            )
+
+    def _page(
+        self,
+        header: _Header,
+        event: Event,
+        start_ns: int,
+        *,
+        generation: int = 0,
+        stored: StoredPage | None = None,
+        missing: Missing | None = None,
+    ) -> Page:
+        return Page(
+            pid=header.pid,
+            tid=header.tid,
+            comm=event.comm,
+            address=header.address,
+            content=stored.content if stored else None,
+            missing=missing,
+            event=event.kind,
+            protection=event.protection,
+            previous_protection=event.previous_protection,
+            timestamp_ns=header.timestamp_ns,
+            wall_time=self._clock.wall_time(header.timestamp_ns),
+            generation=generation,
+            sequence=header.ordinal,
+            region=event.region or Region(header.address, PAGE_SIZE),
+            process_start_ns=start_ns,
+            late=bool(header.flags & FLAG_LATE),
+            sha256=stored.digest.hex() if stored else None,
+        )
+
+    def _events(self, numbers: Numbers) -> Iterator[Event]:
+        """Return the event of each number, decoding it once for as long as it stays the same."""
+        for number, same in itertools.groupby(numbers.tolist()):
+            yield from itertools.repeat(self.event(number), len(list(same)))
+
+    def _starts(self, processes: Numbers) -> Iterator[int]:
+        return map(self._process_starts.__getitem__, processes.tolist())
+
+
+def decode_comm(raw: bytes) -> str:
+    """Return a thread's name; undecodable bytes become surrogates (``surrogateescape``)."""
+    return raw.split(b"\0", 1)[0].decode(errors="surrogateescape")
+
+
+def _blocks(numbers: Numbers) -> Iterator[Numbers]:
+    return (numbers[start : start + _BLOCK] for start in range(0, len(numbers), _BLOCK))
+
+
+def _headers(rows: Rows) -> Iterator[_Header]:
+    return map(_Header, *(rows[name].tolist() for name in _Header._fields))
+
+
+def missing_reason(value: int) -> Missing:
+    """Return the reason with this number on the wire."""
+    return _REASONS.get(value, Missing.UNKNOWN)

@@ -1,0 +1,109 @@
+"""What a capture does not show, and why: counted from its counters and from its records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from ..model import Loss, Missing
+from ..wire.layout import FLAG_LATE, LOSS_COUNTERS, SEQUENCE_CPU_SHIFT
+from .decode import missing_reason
+from .format import NO_CONTENT
+from .index import Index
+from .relations import Relations
+from .scan import Scanner
+
+#: A message from a file is shown up to this length.
+_MESSAGE_LIMIT = 500
+
+_NUMBER_MASK = np.uint64((1 << SEQUENCE_CPU_SHIFT) - 1)
+
+
+def find_losses(index: Index, relations: Relations, scanner: Scanner) -> tuple[Loss, ...]:
+    """Return one ``Loss`` for each reason, the kernel's first, then the recorder's, then the file's."""
+    return (
+        *_kernel_losses(index, relations),
+        *_missing_pages(index, relations),
+        *_unreadable_records(index),
+        *_file_losses(index, scanner),
+    )
+
+
+def sequence_gaps(index: Index) -> int:
+    """Return how many sequence numbers were taken on some CPU and are not in the file.
+
+    A CPU counts from 1, so a gap before its first record shows as well.
+    """
+    tables = (index.pages.rows, index.events, index.missing, index.outcomes, index.texts)
+    sequences = np.unique(np.concatenate([table["sequence"] for table in tables]))
+    numbers = sequences & _NUMBER_MASK
+    cpus = sequences >> np.uint64(SEQUENCE_CPU_SHIFT)
+    before = np.zeros_like(numbers)
+    before[1:] = np.where(cpus[1:] == cpus[:-1], numbers[:-1], 0)
+    # A record numbered 0 (the kernel had no state for it) precedes the first and is no gap.
+    return int(np.sum(numbers - np.minimum(before + np.uint64(1), numbers)))
+
+
+def pages_by_reason(relations: Relations) -> Counter[Missing]:
+    """Count the pages whose bytes are not in the file."""
+    counts: Counter[Missing] = Counter()
+    absent = relations.rows[~relations.row_stored]
+    damaged = absent["content"] != NO_CONTENT
+    counts[Missing.DAMAGED] += int(np.count_nonzero(damaged))
+    reasons = np.concatenate([absent["missing"][~damaged], relations.runs["reason"]])
+    pages = np.concatenate([np.ones(len(reasons) - len(relations.runs), np.uint64), relations.runs["pages"]])
+    for value in np.unique(reasons).tolist():
+        counts[missing_reason(value)] += sum(pages[reasons == value].tolist())
+    return +counts
+
+
+def _kernel_losses(index: Index, relations: Relations) -> Iterator[Loss]:
+    kernel = index.counters.get("kernel", {})
+    counts = {name: kernel.get(name, 0) for name in LOSS_COUNTERS}
+    # A recording that was killed has fewer counters than records.
+    counts["lost_pages"] = max(counts["lost_pages"], pages_by_reason(relations)[Missing.RING_FULL])
+    for name, (unit, explanation) in LOSS_COUNTERS.items():
+        if counts[name]:
+            yield Loss(name.replace("_", "-"), counts[name], unit, explanation)
+    explained = sum(count for name, count in counts.items() if name.startswith("lost_"))
+    gaps = sequence_gaps(index) - explained - index.unknown_records - index.malformed_records
+    if gaps > 0:
+        yield Loss(
+            "unaccounted-records", gaps, "records", "the kernel numbered them, and no counter explains it"
+        )
+    if index.end is not None:
+        arrived = int(np.count_nonzero((relations.rows["flags"] & FLAG_LATE) == 0))
+        if kernel.get("pages", 0) > arrived:
+            lost = kernel["pages"] - arrived
+            yield Loss("undelivered-pages", lost, "pages", "the kernel sent more pages than reached the file")
+
+
+def _missing_pages(index: Index, relations: Relations) -> Iterator[Loss]:
+    recorder = index.counters.get("recorder", {})
+    counts = pages_by_reason(relations)
+    counts[Missing.LIMIT] = max(counts[Missing.LIMIT], recorder.get("limited_pages", 0))
+    for reason in Missing:
+        if counts[reason] and reason is not Missing.RING_FULL:
+            yield Loss(str(reason), counts[reason], "pages", reason.sentence)
+
+
+def _unreadable_records(index: Index) -> Iterator[Loss]:
+    unknown = max(index.unknown_records, index.counters.get("recorder", {}).get("unknown_records", 0))
+    if unknown:
+        yield Loss("unknown-records", unknown, "records", "this version does not know their type")
+    if index.malformed_records:
+        yield Loss("malformed-records", index.malformed_records, "records", "they name impossible addresses")
+
+
+def _file_losses(index: Index, scanner: Scanner) -> Iterator[Loss]:
+    if scanner.truncated:
+        yield Loss("truncated", scanner.cut_bytes, "bytes", scanner.truncated)
+    if index.end is None:
+        yield Loss(
+            "not-closed", 1, "recordings", "the recording was not closed in order, or is still running"
+        )
+    elif isinstance(error := index.end.get("error"), str):
+        message = error[:_MESSAGE_LIMIT]
+        yield Loss("recording-error", 1, "recordings", f"the recording ended with an error: {message}")

@@ -1,0 +1,236 @@
+"""Read a capture: finished, cut off by a crash, or still growing.
+
+Tables of events and pages are held in memory, page contents are read from the file when asked for.
+Every byte that is handed out has been checked against its SHA-256.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import numpy as np
+
+from ..analyze.regions import PageColumns, RegionHistory, RunColumns, region_histories
+from ..errors import CaptureError
+from ..model import PAGE_SIZE, Event, Loss, MissingRun, Page, Process
+from .contents import Contents
+from .decode import Clock, Decoder
+from .filters import FilterOptions, Filters
+from .index import Index
+from .losses import find_losses
+from .memory import page_generations, read_memory
+from .processes import list_processes
+from .relations import Numbers, Relations
+from .scan import Scanner, open_regular
+from .texts import Texts
+
+
+class _State:
+    """What is derived from the index; made anew when the index has grown."""
+
+    def __init__(self, index: Index, scanner: Scanner) -> None:
+        self._index = index
+        self._scanner = scanner
+
+    @cached_property
+    def relations(self) -> Relations:
+        return Relations(self._index)
+
+    @cached_property
+    def texts(self) -> Texts:
+        return Texts(self._index.texts, self.relations.text_process)
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        return Decoder(self._index, self.relations, self.texts, Clock(self._index.metadata))
+
+    @cached_property
+    def processes(self) -> tuple[Process, ...]:
+        return list_processes(self.relations, self.decoder, self.texts)
+
+    @cached_property
+    def losses(self) -> tuple[Loss, ...]:
+        return find_losses(self._index, self.relations, self._scanner)
+
+
+class Capture:
+    """An open capture file; close it, or use it as a context manager.
+
+    ``events``, ``pages`` and ``regions`` take the keyword arguments of ``FilterOptions``, which
+    restrict what they return. They raise ``UsageError`` for a range that is empty.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open ``path``. Raises ``CaptureError`` when it is not a capture or cannot be read."""
+        self.path = Path(path)
+        self._descriptor = open_regular(self.path)
+        try:
+            self._scanner = Scanner(self.path, self._descriptor)
+        except CaptureError:
+            self.close()
+            raise
+        self.index = Index(Contents(self._descriptor))
+        self.refresh()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. What was returned before stays valid; page contents can no longer be read."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def refresh(self) -> bool:
+        """Take in what was appended to the file since; return whether there was anything."""
+        grown = self._scanner.advance(self.index.take)
+        self._state = _State(self.index, self._scanner)
+        return grown
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The METADATA chunk; its values come from the file unchecked."""
+        return self.index.metadata
+
+    @property
+    def counters(self) -> Mapping[str, Mapping[str, int]]:
+        """The last COUNTERS chunk, by group and name; empty when there is none."""
+        return self.index.counters
+
+    @property
+    def end(self) -> Mapping[str, Any] | None:
+        """The END chunk; None when the recording was not closed in order."""
+        return self.index.end
+
+    @property
+    def truncated(self) -> str | None:
+        """A sentence that says where and why the file is cut off; None when it is whole."""
+        return self._scanner.truncated
+
+    @property
+    def page_count(self) -> int:
+        """How many page rows there are, runs of missing pages not included."""
+        return len(self.index.pages)
+
+    @property
+    def event_count(self) -> int:
+        """How many events there are."""
+        return len(self.index.events)
+
+    @property
+    def unique_pages(self) -> int:
+        """How many different page contents are stored."""
+        return len(self.index.contents)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of the file up to the end of its last whole chunk, in bytes."""
+        return self._scanner.position
+
+    @property
+    def relations(self) -> Relations:
+        """How the rows of ``index`` belong together; for this package's own analyses."""
+        return self._state.relations
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        """The processes in order of first appearance."""
+        return self._state.processes
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:
+        """Everything the capture does not show, by reason; empty when nothing is missing."""
+        return self._state.losses
+
+    @property
+    def complete(self) -> bool:
+        """True when nothing is missing and the recording was closed in order."""
+        return not self.losses
+
+    def events(self, **filters: Unpack[FilterOptions]) -> Iterator[Event]:
+        """Return the events, by sequence."""
+        state, count = self._state, self.relations.recorded_count
+        chosen = Filters(**filters).accept_events(state.relations.events[:count], state.decoder.path)
+        return map(state.decoder.event, np.flatnonzero(chosen).tolist())
+
+    def pages(self, *, missing: bool = True, **filters: Unpack[FilterOptions]) -> Iterator[Page]:
+        """Return the pages, by sequence; with ``missing`` also those whose bytes are not there.
+
+        Each page of a run of missing pages is returned on its own, at the sequence of the run.
+        """
+        conditions, decoder = Filters(**filters), self._state.decoder
+        rows = self._chosen_rows(conditions)
+        if not missing:
+            return (page for page in decoder.stored(rows) if page.content is not None)
+        return decoder.pages(rows, self._chosen_runs(conditions), conditions.addresses)
+
+    def page_rows(self, **filters: Unpack[FilterOptions]) -> Iterator[Page | MissingRun]:
+        """Return what ``pages`` returns, but a run of missing pages as one value.
+
+        A run may have 2^45 pages, so analyses of hostile captures need this; a run is not cut at
+        the addresses asked for.
+        """
+        conditions, decoder = Filters(**filters), self._state.decoder
+        return decoder.page_rows(self._chosen_rows(conditions), self._chosen_runs(conditions))
+
+    def _chosen_rows(self, conditions: Filters) -> Numbers:
+        relations = self.relations
+        rows = relations.rows
+        chosen = conditions.accept_headers(rows)
+        chosen &= conditions.accept_causes(relations.events, self._state.decoder.path)[relations.row_event]
+        chosen &= conditions.accept_ranges(rows["address"], np.full(len(rows), PAGE_SIZE, np.uint64))
+        return np.flatnonzero(chosen)
+
+    def _chosen_runs(self, conditions: Filters) -> Numbers:
+        relations = self.relations
+        runs = relations.runs
+        chosen = conditions.accept_headers(runs)
+        chosen &= conditions.accept_causes(relations.events, self._state.decoder.path)[relations.run_event]
+        chosen &= conditions.accept_ranges(runs["address"], runs["pages"] * np.uint64(PAGE_SIZE))
+        return np.flatnonzero(chosen)
+
+    def regions(self, **filters: Unpack[FilterOptions]) -> list[RegionHistory]:
+        """Return the regions that were or became executable and have an event the filters accept."""
+        relations, decoder = self.relations, self._state.decoder
+        rows, runs = relations.rows, relations.runs
+        return region_histories(
+            relations.events,
+            relations.event_process,
+            Filters(**filters).accept_events(relations.events, decoder.path),
+            PageColumns(relations.row_event, rows["address"], rows["content"], relations.generations),
+            RunColumns(relations.run_event, runs["address"], runs["pages"]),
+            decoder.event,
+        )
+
+    def read(self, pid: int, address: int, size: int, at: int | None = None) -> bytes:
+        """Return memory of a process as it was at ``at`` (ns since boot), or last when None.
+
+        ``address`` and ``size`` are in bytes and need not be aligned. Raises ``NotCapturedError``
+        when a page's bytes at that time are not in the capture, ``CaptureError`` when they are
+        damaged.
+        """
+        return read_memory(self.relations, self.index.contents, pid, address, size, at)
+
+    def generations(self, pid: int, address: int) -> list[Page]:
+        """Return the distinct contents of the page at ``address``, each at its first occurrence."""
+        return list(self._state.decoder.stored(page_generations(self.relations, pid, address)))
+
+    def wall_time(self, timestamp_ns: int) -> datetime:
+        """Return the UTC of a timestamp (nanoseconds since boot)."""
+        return Clock(self.metadata).wall_time(timestamp_ns)
+
+
+def open_capture(path: Path | str) -> Capture:
+    """Open the capture file ``path``. Raises ``CaptureError`` when it is none or cannot be read."""
+    return Capture(path)

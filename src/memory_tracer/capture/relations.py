@@ -1,0 +1,183 @@
+"""How the rows of a capture belong together: processes, the event behind each page, generations.
+
+Computed in bulk from the tables of ``index``. Rows of one event follow each other, so most columns
+are reduced to the places where they change before anything is sorted.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..model import EventKind, Status
+from ..wire.layout import PAGE_BYTES
+from .columns import EVENT_TYPE, HEADER_NAMES, Rows
+from .format import NO_CONTENT
+from .index import Index
+from .runs import still_missing
+
+#: User space knows start times only in clock ticks of 10 ms (proc_pid_stat(5), USER_HZ is 100).
+TICK_NS = 10**7
+
+_NAMES = ["ordinal", *HEADER_NAMES]
+
+#: One number per row of a table; -1 stands for none.
+Numbers = NDArray[np.int64]
+
+
+class Relations:
+    """The relations between the rows of an index, as it was when this was made.
+
+    Processes are numbered by first appearance. ``events`` are the recorded ones followed by one
+    stand-in (``EventKind.UNKNOWN``) for each event whose own record was lost while pages of it were
+    not; ``row_event`` and ``run_event`` number into it.
+    """
+
+    def __init__(self, index: Index) -> None:
+        recorded = index.events
+        self.rows = index.pages.rows
+        self.runs = still_missing(index.missing, self.rows)
+        self.recorded_count = len(recorded)
+        self._content_count = len(index.contents)
+
+        tables = (recorded, self.rows, self.runs, index.texts)
+        #: For each process its first row: the columns of a record header.
+        self.processes, numbers = _number_processes(tables)
+        of_recorded, self.row_process, self.run_process, self.text_process = numbers
+        #: For each process its last recorded event, or -1.
+        self.last_event: Numbers = np.full(len(self.processes), -1)
+        self.last_event[of_recorded] = np.arange(len(recorded))
+
+        self.row_event = _find(recorded["sequence"], self.rows["cause"])
+        self.run_event = _find(recorded["sequence"], self.runs["cause"])
+        stand_ins, of_stand_ins = self._stand_ins()
+        self.row_event = _or_stand_in(self.row_event, self.rows, stand_ins, len(recorded))
+        self.run_event = _or_stand_in(self.run_event, self.runs, stand_ins, len(recorded))
+        known = self.last_event[of_stand_ins] >= 0
+        stand_ins["comm"][known] = recorded["comm"][self.last_event[of_stand_ins][known]]
+        self.events: Rows = np.concatenate([recorded, stand_ins])
+        self.event_process: Numbers = np.concatenate([of_recorded, of_stand_ins])
+
+        #: For each event its OUTCOME record, or -1.
+        self.event_outcome: Numbers = np.full(len(self.events), -1)
+        reported = _find(recorded["sequence"], index.outcomes["cause"])
+        self.event_outcome[reported[reported >= 0]] = np.flatnonzero(reported >= 0)
+
+    @cached_property
+    def event_pages(self) -> Numbers:
+        """For each event the number of its page rows."""
+        return np.bincount(self.row_event, minlength=len(self.events))
+
+    @cached_property
+    def row_stored(self) -> NDArray[np.bool_]:
+        """For each page row whether its content is in the file."""
+        content: NDArray[np.bool_] = self.rows["content"] < self._content_count
+        return content
+
+    @cached_property
+    def generations(self) -> Numbers:
+        """For each page row the index, from 1, of its content among those of its page; 0 for none.
+
+        Contents are counted in order of first occurrence, so A, B, A has generations 1, 2, 1.
+        """
+        stored = np.flatnonzero(self.row_stored)
+        page = _pair(self.row_process[stored], _dense(self.rows["address"][stored]))
+        content = self.rows["content"][stored].astype(np.int64)
+        _, first, inverse = np.unique(_pair(page, content), return_index=True, return_inverse=True)
+        order = np.lexsort((first, page[first]))
+        heads = _changes(page[first][order])
+        ranks = np.arange(len(order)) - _spread(heads, heads, len(order))
+        generation = np.empty(len(order), dtype=np.int64)
+        generation[order] = ranks + 1
+        result: Numbers = np.zeros(len(self.rows), dtype=np.int64)
+        result[stored] = generation[inverse]
+        return result
+
+    def _stand_ins(self) -> tuple[Rows, Numbers]:
+        """Return an event for each cause nobody recorded, and the processes they belong to.
+
+        It takes its header from the first row that names it and spans all pages that do.
+        """
+        rows, runs = self.row_event < 0, self.run_event < 0
+        headers: Rows = np.concatenate([self.rows[rows][_NAMES], self.runs[runs][_NAMES]])
+        pages = np.concatenate([np.ones(int(rows.sum()), dtype=np.uint64), self.runs[runs]["pages"]])
+        process = np.concatenate([self.row_process[rows], self.run_process[runs]])
+        order = np.argsort(headers["ordinal"], kind="stable")
+        headers, pages, process = headers[order], pages[order], process[order]
+        causes, first, inverse = np.unique(headers["cause"], return_index=True, return_inverse=True)
+        ends = np.zeros(len(causes), dtype=np.uint64)
+        starts = np.full(len(causes), NO_CONTENT, dtype=np.uint64)
+        np.minimum.at(starts, inverse, headers["address"])
+        np.maximum.at(ends, inverse, headers["address"] + pages * PAGE_BYTES)
+        events: Rows = np.zeros(len(causes), EVENT_TYPE)
+        for name in _NAMES:
+            events[name] = headers[name][first]
+        events["sequence"], events["cause"] = causes, 0
+        events["address"], events["length"] = starts, ends - starts
+        events["kind"] = EventKind.UNKNOWN
+        events["status"] = Status.ARGUMENTS_UNKNOWN | Status.MAPPING_UNKNOWN | Status.PREVIOUS_UNKNOWN
+        return events, process[first]
+
+
+def _number_processes(tables: tuple[Rows, ...]) -> tuple[Rows, list[Numbers]]:
+    """Number the (pid, start in ticks) of all ``tables`` by ordinal of first appearance."""
+    heads = [_changes(table["pid"], table["start_time_ns"]) for table in tables]
+    headers: Rows = np.concatenate([table[head][_NAMES] for table, head in zip(tables, heads, strict=True)])
+    order = np.argsort(headers["ordinal"], kind="stable")
+    ticks = _dense(headers["start_time_ns"] // TICK_NS)
+    identity = _pair(headers["pid"].astype(np.int64), ticks)[order]
+    _, first, inverse = np.unique(identity, return_index=True, return_inverse=True)
+    by_appearance = np.argsort(first)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[by_appearance] = np.arange(len(first))
+    numbers = np.empty(len(order), dtype=np.int64)
+    numbers[order] = rank[inverse]
+    parts = np.split(numbers, np.cumsum([len(head) for head in heads])[:-1])
+    spread = [_spread(part, head, len(table)) for part, head, table in zip(parts, heads, tables, strict=True)]
+    return headers[order][first[by_appearance]], spread
+
+
+def _find(sequences: NDArray[np.uint64], causes: NDArray[np.uint64]) -> Numbers:
+    """For each cause return where it is in ``sequences``, or -1."""
+    heads = _changes(causes)
+    wanted = causes[heads]
+    order = np.argsort(sequences, kind="stable")
+    places = np.searchsorted(sequences, wanted, sorter=order)
+    found = np.full(len(wanted), -1)
+    inside = np.flatnonzero(places < len(order))
+    candidates = order[places[inside]]
+    right = sequences[candidates] == wanted[inside]
+    found[inside[right]] = candidates[right]
+    return _spread(found, heads, len(causes))
+
+
+def _or_stand_in(events: Numbers, rows: Rows, stand_ins: Rows, recorded: int) -> Numbers:
+    """Return ``events`` with each -1 replaced by the number of the stand-in for the row's cause."""
+    return np.where(events < 0, recorded + np.searchsorted(stand_ins["sequence"], rows["cause"]), events)
+
+
+def _changes(*columns: NDArray[np.generic]) -> Numbers:
+    """Return the rows at which any of ``columns`` differs from the row before; the first always does."""
+    changed = np.zeros(len(columns[0]), dtype=np.bool_)
+    changed[:1] = True
+    for column in columns:
+        changed[1:] |= column[1:] != column[:-1]
+    return np.flatnonzero(changed)
+
+
+def _spread(values: Numbers, heads: Numbers, length: int) -> Numbers:
+    """Repeat each value from its head to the next one."""
+    return np.repeat(values, np.diff(heads, append=length))
+
+
+def _dense(values: NDArray[np.generic]) -> Numbers:
+    """Number the distinct values from 0, in sorted order."""
+    numbers: Numbers = np.unique(values, return_inverse=True)[1]
+    return numbers
+
+
+def _pair(left: Numbers, right: Numbers) -> Numbers:
+    """Return one number for each pair, equal for equal pairs. Both sides are below 2^32."""
+    return _dense(left << 32 | right)
