@@ -1,0 +1,1 @@
+"""Everything that needs privilege: loading the BPF program, choosing targets, recording."""

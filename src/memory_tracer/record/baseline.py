@@ -1,0 +1,140 @@
+"""Records that user space adds to the kernel's: the baseline at attach, and what the kernel deferred.
+
+Both read a process's memory from outside while it runs, so bytes can be younger than the event
+they belong to: every page carries FLAG_LATE and the time at which it was read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..model import PAGE_SIZE, EventKind, Missing, Protection, Status
+from ..wire.encode import Encoder, Identity
+from . import process
+from .memory import Mapping, ProcessMemory, Run
+
+#: More is not read for one process at one time; the rest is recorded as deferred.
+PAGE_LIMIT = 1 << 18
+
+
+@dataclass(slots=True)
+class LateCounts:
+    """What user space read, in pages."""
+
+    read: int = 0
+    gone: int = 0
+
+
+class UserSpaceReader:
+    """Makes records from what user space can see of a process."""
+
+    def __init__(self) -> None:
+        """Start numbering records."""
+        self._encoder = Encoder()
+        self.counts = LateCounts()
+
+    def baseline(self, pid: int) -> Iterator[bytes]:
+        """Everything executable in process ``pid`` now, as records in ring format.
+
+        Bytes are read of anonymous memory, memfds and deleted files; mappings of files that can be
+        looked up are described by path, inode and offset. Yields nothing for a process that ended.
+        """
+        yield from self._mappings(pid, EventKind.BASELINE)
+
+    def exec_mappings(self, pid: int) -> Iterator[bytes]:
+        """The executable mappings of a process that has just called execve."""
+        yield from self._mappings(pid, EventKind.EXEC_MAPPING)
+
+    def _mappings(self, pid: int, kind: EventKind) -> Iterator[bytes]:
+        try:
+            who = self._identity(pid)
+            name = process.comm(pid)
+            parent = process.parent_pid(pid)
+            command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            with ProcessMemory(pid) as memory:
+                yield self._encoder.command_line(who, command_line)
+                for mapping in memory.mappings():
+                    if mapping.protection & Protection.EXEC and mapping.name != b"[vsyscall]":
+                        yield from self._mapping(memory, who, mapping, kind, name, parent)
+        except OSError:
+            return  # it ended; its exit event says so
+
+    def _mapping(
+        self, memory: ProcessMemory, who: Identity, mapping: Mapping, kind: EventKind, name: bytes, parent: int
+    ) -> Iterator[bytes]:
+        pages = (mapping.end - mapping.start) // PAGE_SIZE
+        linked = mapping.inode != 0 and not mapping.unlinked
+        if mapping.inode:
+            yield self._encoder.path(who, mapping.device, mapping.inode, mapping.name)
+        status = Status.PREVIOUS_UNKNOWN
+        status |= Status.SHARED if mapping.shared else Status.NONE
+        status |= Status.UNLINKED if mapping.unlinked else Status.NONE
+        sequence, record = self._encoder.event(
+            who,
+            mapping.start,
+            kind=kind,
+            status=status,
+            length=mapping.end - mapping.start,
+            protection=mapping.protection,
+            inode=mapping.inode,
+            device=mapping.device,
+            file_offset=mapping.offset,
+            page_count=pages,
+            parent_pid=parent,
+            comm=name[:15],
+        )
+        yield record
+        if linked:
+            yield self._encoder.outcome(who, mapping.start, sequence, in_file=pages)
+        else:
+            yield from self._pages(memory, who, mapping, sequence, mapping.start, mapping.end)
+
+    def deferred(self, pid: int, cause: int, address: int, pages: int) -> Iterator[bytes]:
+        """Read pages that the kernel program left out of event ``cause``."""
+        end = address + pages * PAGE_SIZE
+        found = 0
+        try:
+            who = self._identity(pid)
+            with ProcessMemory(pid) as memory:
+                for mapping in memory.mappings():
+                    if mapping.start < end and address < mapping.end:
+                        start, stop = max(address, mapping.start), min(end, mapping.end)
+                        yield from self._pages(memory, who, mapping, cause, start, stop)
+                        found += (stop - start) // PAGE_SIZE
+        except OSError:
+            pass  # it ended
+        self.counts.gone += pages - found
+
+    def _pages(
+        self, memory: ProcessMemory, who: Identity, mapping: Mapping, cause: int, start: int, end: int
+    ) -> Iterator[bytes]:
+        absent = 0
+        budget = PAGE_LIMIT
+        for run in memory.read(mapping, start, end):
+            if run.absent:
+                absent += run.pages
+            elif run.content is None:
+                yield self._encoder.missing(who, run.address, cause, run.pages, Missing.UNREADABLE)
+            elif budget < run.pages:
+                yield self._encoder.missing(who, run.address, cause, (end - run.address) // PAGE_SIZE, Missing.DEFERRED)
+                break
+            else:
+                budget -= run.pages
+                yield from self._contents(who, cause, run)
+        if absent:
+            yield self._encoder.outcome(who, start, cause, absent=absent)
+
+    def _contents(self, who: Identity, cause: int, run: Run) -> Iterator[bytes]:
+        content = run.content or b""
+        now = Identity(who.pid, who.tid, who.start_time_ns, time.monotonic_ns())
+        self.counts.read += run.pages
+        for index in range(run.pages):
+            piece = content[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
+            yield self._encoder.page(now, run.address + index * PAGE_SIZE, cause, piece)
+
+    @staticmethod
+    def _identity(pid: int) -> Identity:
+        return Identity(pid, pid, process.start_time_ns(pid), time.monotonic_ns())

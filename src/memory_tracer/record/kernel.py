@@ -1,0 +1,134 @@
+"""What the running kernel has: its BTF, its tracepoints, its page tables.
+
+Features are looked for, never inferred from a version number.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from functools import cached_property
+from pathlib import Path
+
+from ..errors import PrivilegeError, UnsupportedError
+
+BTF_PATH = Path("/sys/kernel/btf/vmlinux")
+TRACEFS_PATHS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+
+# The mount API of Linux 5.2 has no glibc wrappers before 2.36; numbers are the same on every
+# architecture (include/uapi/asm-generic/unistd.h).
+_SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 430, 431, 432
+_FSCONFIG_CMD_CREATE = 6
+_CLOEXEC = 1
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+_SYS_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+_PERF_TYPE_TRACEPOINT = 2
+_PERF_FLAG_FD_CLOEXEC = 8
+_PERF_ATTR_BYTES = 64  # PERF_ATTR_SIZE_VER0
+
+
+class Kernel:
+    """Questions about the kernel we run on, answered once."""
+
+    def __init__(self) -> None:
+        """Ask nothing yet."""
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    @cached_property
+    def btf(self) -> bytes:
+        """The kernel's type information; raises UnsupportedError when there is none."""
+        try:
+            return BTF_PATH.read_bytes()
+        except OSError as error:
+            raise UnsupportedError(
+                f"this kernel has no type information at {BTF_PATH}; "
+                "use a kernel built with CONFIG_DEBUG_INFO_BTF (all current distributions' are)",
+                detail=str(error),
+            ) from error
+
+    def knows(self, name: str) -> bool:
+        """Whether a function, type or enumerator of that name is in the kernel's BTF."""
+        return b"\0" + name.encode() + b"\0" in self.btf
+
+    @cached_property
+    def page_loop(self) -> str:
+        """How the program repeats work here: ``iterator``, ``callback`` or ``bounded``."""
+        if self.knows("bpf_iter_num_new"):
+            return "iterator"
+        if self.knows("BPF_FUNC_loop") and self.knows("BPF_FUNC_find_vma"):
+            return "callback"
+        return "bounded"
+
+    @cached_property
+    def physical_mask(self) -> int:
+        """Bits of a page-table entry that hold an address; 0 where the layout is not known (x86-64 only)."""
+        if os.uname().machine != "x86_64":
+            return 0
+        match = re.search(r"^address sizes\s*: (\d+) bits physical", Path("/proc/cpuinfo").read_text(), re.M)
+        bits = min(int(match[1]), 52) if match else 0
+        return (1 << bits) - 4096 if bits > 12 else 0
+
+    @cached_property
+    def physical_gib(self) -> int:
+        """Upper bound of physical addresses in GiB: memory, and as much again for holes in the map."""
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return 2 * (pages >> 30) + 8
+
+    @cached_property
+    def tracefs(self) -> int:
+        """A directory descriptor of tracefs: the mounted one, else a mount of our own nobody sees."""
+        for path in TRACEFS_PATHS:
+            try:
+                return os.open(path / "events" / "syscalls" / ".." / "..", _DIRECTORY)
+            except OSError:
+                continue
+        try:
+            context = self._syscall(_SYS_FSOPEN, b"tracefs", _CLOEXEC)
+            try:
+                self._syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
+                return self._syscall(_SYS_FSMOUNT, context, _CLOEXEC, 0)
+            finally:
+                os.close(context)
+        except PermissionError as error:
+            raise PrivilegeError("tracefs is for root only; run with sudo", detail=str(error)) from error
+        except OSError as error:
+            raise UnsupportedError(
+                "tracefs is not available; mount it with `mount -t tracefs tracefs /sys/kernel/tracing`",
+                detail=str(error),
+            ) from error
+
+    def tracepoint_id(self, category: str, name: str) -> int:
+        """The number of a tracepoint; raises UnsupportedError when this kernel lacks it."""
+        try:
+            with open(f"events/{category}/{name}/id", opener=lambda p, f: os.open(p, f, dir_fd=self.tracefs)) as file:
+                return int(file.read())
+        except OSError as error:
+            raise UnsupportedError(f"this kernel has no tracepoint {category}:{name}", detail=str(error)) from error
+
+    def open_tracepoint(self, category: str, name: str) -> int:
+        """Open a perf event on a tracepoint (perf_event_open(2)); returns the descriptor."""
+        attributes = bytearray(_PERF_ATTR_BYTES)
+        attributes[0:4] = _PERF_TYPE_TRACEPOINT.to_bytes(4, "little")
+        attributes[4:8] = _PERF_ATTR_BYTES.to_bytes(4, "little")
+        attributes[8:16] = self.tracepoint_id(category, name).to_bytes(8, "little")
+        number = _SYS_PERF_EVENT_OPEN.get(os.uname().machine)
+        if number is None:
+            raise UnsupportedError(f"{os.uname().machine} is not a supported machine (x86_64, aarch64)")
+        try:
+            return self._syscall(number, bytes(attributes), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
+        except PermissionError as error:
+            raise PrivilegeError(
+                "the kernel refused a tracepoint: run as root, or with CAP_PERFMON", detail=str(error)
+            ) from error
+        except OSError as error:
+            raise UnsupportedError(f"the tracepoint {category}:{name} cannot be used", detail=str(error)) from error
+
+    def _syscall(self, number: int, *arguments: int | bytes | None) -> int:
+        converted = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+        result = int(self._libc.syscall(ctypes.c_long(number), *converted))
+        if result < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        return result

@@ -1,0 +1,333 @@
+"""The part of libbpf that memory-tracer uses, bound with ctypes.
+
+The system's libbpf loads, relocates and attaches the program; this module only names its functions
+and turns its error codes and its log into exceptions. See docs/dependencies.md for what was weighed
+against it. Source of the prototypes: libbpf 1.1, ``bpf/libbpf.h``, ``bpf/bpf.h``, ``bpf/btf.h``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from pathlib import Path
+
+from ..errors import LoadError, PrivilegeError, UnsupportedError
+
+_SONAME = "libbpf.so.1"
+_LOG_LIMIT = 1 << 20
+_LEVEL_INFO = 1  # enum libbpf_print_level; above it is tracing of libbpf itself
+
+_PRINT_CALLBACK = CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
+
+_PROTOTYPES: dict[str, tuple[object, list[object]]] = {
+    "libbpf_set_print": (c_void_p, [_PRINT_CALLBACK]),
+    "libbpf_version_string": (c_char_p, []),
+    "bpf_object__open_file": (c_void_p, [c_char_p, c_void_p]),
+    "bpf_object__load": (c_int, [c_void_p]),
+    "bpf_object__close": (None, [c_void_p]),
+    "bpf_object__btf": (c_void_p, [c_void_p]),
+    "bpf_object__next_program": (c_void_p, [c_void_p, c_void_p]),
+    "bpf_object__find_program_by_name": (c_void_p, [c_void_p, c_char_p]),
+    "bpf_object__find_map_by_name": (c_void_p, [c_void_p, c_char_p]),
+    "bpf_program__name": (c_char_p, [c_void_p]),
+    "bpf_program__section_name": (c_char_p, [c_void_p]),
+    "bpf_program__set_autoload": (c_int, [c_void_p, c_bool]),
+    "bpf_program__fd": (c_int, [c_void_p]),
+    "bpf_program__attach": (c_void_p, [c_void_p]),
+    "bpf_program__attach_perf_event": (c_void_p, [c_void_p, c_int]),
+    "bpf_link__destroy": (c_int, [c_void_p]),
+    "bpf_map__fd": (c_int, [c_void_p]),
+    "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
+    "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
+    "bpf_map__value_size": (c_uint32, [c_void_p]),
+    "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, c_uint64]),
+    "bpf_map_delete_elem": (c_int, [c_int, c_void_p]),
+    "bpf_map_get_next_key": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_prog_test_run_opts": (c_int, [c_int, c_void_p]),
+    "libbpf_num_possible_cpus": (c_int, []),
+    "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
+    "btf__type_by_id": (POINTER(c_uint32), [c_void_p, c_uint32]),
+    "btf__name_by_offset": (c_char_p, [c_void_p, c_uint32]),
+}
+
+BTF_KIND_DATASEC = 15
+
+#: Update flags of bpf(2).
+BPF_ANY = 0
+BPF_EXIST = 2
+
+
+class Library:
+    """libbpf itself: its functions, and the log it writes while they run."""
+
+    def __init__(self) -> None:
+        """Load the library; raises UnsupportedError when the system has none."""
+        try:
+            self._functions = ctypes.CDLL(_SONAME, use_errno=True)
+            self._libc = ctypes.CDLL(None)
+        except OSError as error:
+            raise UnsupportedError(
+                f"{_SONAME} was not found; install libbpf 1.0 or later (Debian, Ubuntu: apt install libbpf1)",
+                detail=str(error),
+            ) from error
+        for name, (result, arguments) in _PROTOTYPES.items():
+            function = getattr(self._functions, name, None)
+            if function is None:
+                raise UnsupportedError(f"{_SONAME} is too old: it lacks {name}; install libbpf 1.0 or later")
+            function.restype = result
+            function.argtypes = arguments
+        self._libc.vsnprintf.argtypes = [c_char_p, c_size_t, c_char_p, c_void_p]
+        self._log: list[str] = []
+        self._log_bytes = 0
+        self._callback = _PRINT_CALLBACK(self._print)  # libbpf keeps the pointer: so must we
+        self._functions.libbpf_set_print(self._callback)
+
+    def _print(self, level: int, text: bytes, arguments: int) -> int:
+        """Keep a log line. A va_list argument is a pointer on x86-64 and aarch64 alike."""
+        if level > _LEVEL_INFO:
+            return 0
+        buffer = ctypes.create_string_buffer(1 << 16)
+        length = self._libc.vsnprintf(buffer, len(buffer), text, arguments)
+        if length > 0 and self._log_bytes < _LOG_LIMIT:
+            line = buffer.value.decode(errors="replace")
+            self._log.append(line)
+            self._log_bytes += len(line)
+        return length
+
+    @property
+    def version(self) -> str:
+        """For example ``v1.1``."""
+        text: bytes = self._functions.libbpf_version_string()
+        return text.decode()
+
+    @property
+    def log(self) -> str:
+        """Everything libbpf said so far, the verifier's log included."""
+        return "".join(self._log)
+
+    def call(self, name: str, *arguments: object) -> int:
+        """Call a function that returns an int, as it is: negative means -errno."""
+        result: int = getattr(self._functions, name)(*arguments)
+        return result
+
+    def pointer(self, name: str, *arguments: object) -> int:
+        """Call a function that returns a pointer; raises OSError when it returns NULL."""
+        result = getattr(self._functions, name)(*arguments)
+        if not result:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), name)
+        address: int = result
+        return address
+
+    def text(self, name: str, *arguments: object) -> str:
+        """Call a function that returns a C string."""
+        result: bytes = getattr(self._functions, name)(*arguments)
+        return result.decode()
+
+    def words(self, name: str, *arguments: object) -> ctypes._Pointer[c_uint32]:
+        """Call a function that returns a pointer to 32-bit words (a BTF type)."""
+        result: ctypes._Pointer[c_uint32] = getattr(self._functions, name)(*arguments)
+        return result
+
+
+class Map:
+    """One map of a loaded object. Keys and values are raw bytes."""
+
+    def __init__(self, library: Library, handle: int) -> None:
+        """Wrap the ``struct bpf_map *`` ``handle``."""
+        self._library = library
+        self._handle = handle
+
+    @property
+    def fd(self) -> int:
+        """The map's file descriptor, -1 before load."""
+        return self._library.call("bpf_map__fd", self._handle)
+
+    def set_max_entries(self, entries: int) -> None:
+        """Resize before load."""
+        _check(self._library.call("bpf_map__set_max_entries", self._handle, entries), "resize a map")
+
+    def write_initial(self, offset: int, data: bytes) -> None:
+        """Write into a data section's map (``.rodata``) before load."""
+        size = c_size_t()
+        base = self._library.pointer("bpf_map__initial_value", self._handle, ctypes.byref(size))
+        if offset + len(data) > size.value:
+            raise LoadError("the BPF object and this version of memory-tracer do not belong together; reinstall it")
+        ctypes.memmove(base + offset, data, len(data))
+
+    def lookup(self, key: bytes, size: int) -> bytes | None:
+        """Return the value of ``key`` (``size`` bytes), or None."""
+        value = ctypes.create_string_buffer(size)
+        if self._library.call("bpf_map_lookup_elem", self.fd, key, value) < 0:
+            return None
+        return value.raw
+
+    def lookup_per_cpu(self, key: bytes) -> list[bytes]:
+        """Return the values of all possible CPUs of a per-CPU map."""
+        cpus = self._library.call("libbpf_num_possible_cpus")
+        size = (self._library.call("bpf_map__value_size", self._handle) + 7) & ~7
+        values = self.lookup(key, size * cpus)
+        return [values[i * size : (i + 1) * size] for i in range(cpus)] if values else []
+
+    def update(self, key: bytes, value: bytes, flags: int = BPF_ANY) -> None:
+        """Insert or replace; raises LoadError when the kernel refuses (map full)."""
+        _check(self._library.call("bpf_map_update_elem", self.fd, key, value, flags), "fill a kernel map")
+
+    def delete(self, key: bytes) -> None:
+        """Remove ``key`` if it is there."""
+        self._library.call("bpf_map_delete_elem", self.fd, key)
+
+    def keys(self, size: int) -> Iterator[bytes]:
+        """Walk over the keys (``size`` bytes each)."""
+        previous: bytes | None = None
+        following = ctypes.create_string_buffer(size)
+        while self._library.call("bpf_map_get_next_key", self.fd, previous, following) == 0:
+            previous = following.raw
+            yield previous
+
+
+class Object:
+    """A BPF object file, opened and then loaded."""
+
+    def __init__(self, library: Library, path: Path) -> None:
+        """Open (parse) the object at ``path``."""
+        self.library = library
+        try:
+            self._handle: int | None = library.pointer("bpf_object__open_file", os.fsencode(path), None)
+        except OSError as error:
+            raise LoadError(f"the BPF object cannot be opened: {error.strerror}; reinstall memory-tracer",
+                            detail=library.log) from error
+        self._links: list[int] = []
+
+    def programs(self) -> Iterator[str]:
+        """Names of all programs in the object."""
+        program: int | None = None
+        while True:
+            try:
+                program = self.library.pointer("bpf_object__next_program", self._handle, program)
+            except OSError:
+                return
+            yield self.library.text("bpf_program__name", program)
+
+    def _program(self, name: str) -> int:
+        return self.library.pointer("bpf_object__find_program_by_name", self._handle, name.encode())
+
+    def section(self, name: str) -> str:
+        """The ELF section of program ``name``, without libbpf's ``?``."""
+        return self.library.text("bpf_program__section_name", self._program(name)).lstrip("?")
+
+    def set_autoload(self, name: str, wanted: bool) -> None:
+        """Choose whether ``load`` loads program ``name``."""
+        _check(self.library.call("bpf_program__set_autoload", self._program(name), wanted), "select a program")
+
+    def map(self, name: str) -> Map:
+        """The map called ``name``."""
+        return Map(self.library, self.library.pointer("bpf_object__find_map_by_name", self._handle, name.encode()))
+
+    def variable_offset(self, section: str, name: str) -> int:
+        """Offset of a global variable in its data section, from the object's BTF."""
+        btf = self.library.pointer("bpf_object__btf", self._handle)
+        identifier = self.library.call("btf__find_by_name_kind", btf, section.encode(), BTF_KIND_DATASEC)
+        _check(identifier, f"find section {section}")
+        # struct btf_type {name_off, info, size}, then vlen times struct btf_var_secinfo
+        # {type, offset, size} (include/uapi/linux/btf.h).
+        words = self.library.words("btf__type_by_id", btf, identifier)
+        for index in range(words[1] & 0xFFFF):
+            variable, offset = words[3 + 3 * index], words[4 + 3 * index]
+            label = self.library.words("btf__type_by_id", btf, variable)[0]
+            if self.library.text("btf__name_by_offset", btf, label) == name:
+                return offset
+        raise LoadError("the BPF object and this version of memory-tracer do not belong together; reinstall it")
+
+    def load(self) -> None:
+        """Verify and load the selected programs and all maps."""
+        result = self.library.call("bpf_object__load", self._handle)
+        if result == 0:
+            return
+        number = -result
+        if number in (errno.EPERM, errno.EACCES) and "BPF program is too large" not in self.library.log:
+            if "processed" not in self.library.log:
+                raise PrivilegeError(
+                    "the kernel refused to load a BPF program: run as root, or with CAP_BPF, CAP_PERFMON "
+                    "and CAP_SYS_RESOURCE",
+                    detail=self.library.log,
+                )
+        raise LoadError(
+            f"the kernel did not accept the BPF program ({os.strerror(number)}); "
+            "run again with --verbose for the verifier's reason",
+            detail=self.library.log,
+        )
+
+    def test_run(self, name: str, context: bytes) -> int:
+        """Run a raw tracepoint program once, here and now (BPF_PROG_TEST_RUN); returns its result."""
+        program = self.library.call("bpf_program__fd", self._program(name))
+        buffer = ctypes.create_string_buffer(context, len(context))
+        options = _TestRunOptions()
+        options.size = ctypes.sizeof(options)
+        options.context = ctypes.addressof(buffer)
+        options.context_size = len(context)
+        _check(self.library.call("bpf_prog_test_run_opts", program, ctypes.byref(options)), "run a program")
+        return int(options.result)
+
+    def attach(self, name: str) -> None:
+        """Attach program ``name`` as its section says."""
+        self._keep(name, self._attempt(name, "bpf_program__attach", self._program(name)))
+
+    def attach_perf_event(self, name: str, descriptor: int) -> None:
+        """Attach program ``name`` to an open perf event; libbpf takes the descriptor over."""
+        self._keep(name, self._attempt(name, "bpf_program__attach_perf_event", self._program(name), descriptor))
+
+    def _attempt(self, name: str, function: str, *arguments: object) -> int:
+        try:
+            return self.library.pointer(function, *arguments)
+        except OSError as error:
+            raise LoadError(
+                f"the kernel refused to attach {name} ({error.strerror}); `memory-tracer doctor` says more",
+                detail=self.library.log,
+            ) from error
+
+    def _keep(self, name: str, link: int) -> None:
+        self._links.append(link)
+
+    def detach(self) -> None:
+        """Detach everything; what is in the maps stays readable."""
+        while self._links:
+            self.library.call("bpf_link__destroy", self._links.pop())
+
+    def close(self) -> None:
+        """Detach and free everything. May be called twice."""
+        self.detach()
+        if self._handle is not None:
+            self.library.call("bpf_object__close", self._handle)
+            self._handle = None
+
+
+class _TestRunOptions(ctypes.Structure):
+    """``struct bpf_test_run_opts`` (bpf/bpf.h); the fields up to the ones used here."""
+
+    _fields_ = [  # noqa: RUF012 - the form ctypes asks for
+        ("size", c_size_t),
+        ("data_in", c_void_p),
+        ("data_out", c_void_p),
+        ("data_size_in", c_uint32),
+        ("data_size_out", c_uint32),
+        ("context", c_void_p),
+        ("context_out", c_void_p),
+        ("context_size", c_uint32),
+        ("context_size_out", c_uint32),
+        ("result", c_uint32),
+        ("repeat", c_int),
+        ("duration", c_uint32),
+        ("flags", c_uint32),
+        ("cpu", c_uint32),
+        ("batch_size", c_uint32),
+    ]
+
+
+def _check(result: int, what: str) -> None:
+    if result < 0:
+        raise LoadError(f"libbpf could not {what}: {os.strerror(-result)}")

@@ -1,0 +1,156 @@
+"""Load the kernel program: open, configure, load, attach, read counters, close.
+
+The order is that of every libbpf program. What may differ between kernels is decided in two
+places: which variant of a program is loaded (``_selected``) and how the direct map is found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from pathlib import Path
+from typing import Final
+
+from ..errors import LoadError, PrivilegeError, UnsupportedError
+from ..wire.layout import COUNTERS
+from .kernel import Kernel
+from .libbpf import BPF_EXIST, Library, Map, Object
+from .settings import Settings
+
+OBJECT_PATH: Final = Path(__file__).parent.parent / "bpf" / "memory_tracer.bpf.o"
+
+PAGE_LOOPS: Final = ("iterator", "callback", "bounded")
+
+#: Programs that serve several tracepoints; their section names only the first.
+_SHARED_PROGRAMS: Final = {"exit_call": ("sys_exit_mmap", "sys_exit_mprotect", "sys_exit_pkey_mprotect")}
+
+#: ``struct bpf_raw_tracepoint_args`` with twelve arguments, none of which is looked at.
+_RAW_TRACEPOINT_CONTEXT: Final = bytes(12 * 8)
+
+_ONE_KEY: Final = bytes(4)
+_TARGET: Final = struct.Struct("<QII")
+_TARGET_KEY: Final = struct.Struct("<I")
+_TARGET_WAITS_FOR_EXEC: Final = 1 << 0
+_TARGET_COMPARES_MUCH: Final = 1 << 1
+
+
+class Program:
+    """The kernel program, loaded and configured; attach it, tell it whom to trace, read its counters."""
+
+    def __init__(self, settings: Settings, kernel: Kernel, library: Library | None = None) -> None:
+        """Load. Raises UnsupportedError, PrivilegeError or LoadError, each with one sentence."""
+        if not OBJECT_PATH.exists():
+            raise UnsupportedError(
+                "this installation has no compiled BPF program; build it with `python -m memory_tracer.bpf.build`"
+            )
+        self.settings = settings
+        self._kernel = kernel
+        self.library = library or Library()
+        kernel.btf  # noqa: B018 - without BTF nothing loads: say so before libbpf does
+        self.page_loop = settings.page_loop or kernel.page_loop
+        self._object = Object(self.library, OBJECT_PATH)
+        try:
+            self._programs = self._select()
+            self._configure()
+            self._object.load()
+            self.walks_page_tables = self._find_direct_map()
+        except BaseException:
+            self._object.close()
+            raise
+
+    def _select(self) -> list[str]:
+        """Choose one variant of each program; returns the names of those to attach."""
+        chosen = []
+        has_vma_iterator = self.page_loop == "iterator" and self._kernel.knows("bpf_iter_task_vma_new")
+        for name in self._object.programs():
+            base, _, variant = name.partition("__")
+            if base == "process_exec":
+                wanted = (variant == "vmas") == has_vma_iterator
+            else:
+                wanted = variant in ("", self.page_loop)
+            self._object.set_autoload(name, wanted)
+            if wanted and name != "find_direct_map":
+                chosen.append(name)
+        return chosen
+
+    def _configure(self) -> None:
+        configuration = self.settings.pack(self._kernel.physical_mask, self._kernel.physical_gib)
+        offset = self._object.variable_offset(".rodata", "configured")
+        self._object.map(".rodata").write_initial(offset, configuration)
+        self._object.map("events").set_max_entries(self.settings.ring_bytes)
+
+    def _find_direct_map(self) -> bool:
+        """Let the program look for the direct map, by which it sees absent pages at once."""
+        try:
+            return self._object.test_run("find_direct_map", _RAW_TRACEPOINT_CONTEXT) == 1
+        except LoadError:
+            return False  # before 5.10 raw tracepoints cannot be run on request: pages are probed
+
+    def attach(self) -> None:
+        """Attach every program. From here on events of targets arrive."""
+        try:
+            for name in self._programs:
+                kind, _, event = self._object.section(name).partition("/")
+                if kind == "tracepoint":
+                    category, _, tracepoint = event.partition("/")
+                    for each in _SHARED_PROGRAMS.get(name.partition("__")[0], (tracepoint,)):
+                        descriptor = self._kernel.open_tracepoint(category, each)
+                        self._object.attach_perf_event(name, descriptor)
+                else:
+                    self._object.attach(name)
+        except (LoadError, PrivilegeError, UnsupportedError):
+            self._object.detach()
+            raise
+
+    @property
+    def events(self) -> Map:
+        """The ring buffer."""
+        return self._object.map("events")
+
+    def add_target(self, pid: int, *, waits_for_exec: bool = False) -> None:
+        """Trace process ``pid`` from now on, or from its next execve on."""
+        flags = _TARGET_WAITS_FOR_EXEC if waits_for_exec else 0
+        self._object.map("targets").update(_TARGET_KEY.pack(pid), _TARGET.pack(0, flags, 0))
+
+    def remove_target(self, pid: int) -> None:
+        """Stop tracing process ``pid``."""
+        self._object.map("targets").delete(_TARGET_KEY.pack(pid))
+
+    def targets(self) -> list[int]:
+        """PIDs traced at this moment."""
+        return [_TARGET_KEY.unpack(key)[0] for key in self._object.map("targets").keys(_TARGET_KEY.size)]
+
+    def comparing_much(self) -> list[int]:
+        """PIDs that would gain from ``start_epoch``."""
+        table = self._object.map("targets")
+        return [
+            _TARGET_KEY.unpack(key)[0]
+            for key in table.keys(_TARGET_KEY.size)
+            if (value := table.lookup(key, _TARGET.size)) and _TARGET.unpack(value)[1] & _TARGET_COMPARES_MUCH
+        ]
+
+    def start_epoch(self, pid: int) -> None:
+        """Tell the program that the accessed bits of process ``pid`` have just been cleared."""
+        table, key = self._object.map("targets"), _TARGET_KEY.pack(pid)
+        value = table.lookup(key, _TARGET.size)
+        if value is not None:
+            start, flags, epoch = _TARGET.unpack(value)
+            with contextlib.suppress(LoadError):  # it ended: BPF_EXIST finds nothing to replace
+                table.update(key, _TARGET.pack(start, flags & ~_TARGET_COMPARES_MUCH, epoch + 1), BPF_EXIST)
+
+    def counters(self) -> dict[str, int]:
+        """The kernel's counters, summed over all CPUs."""
+        totals = [0] * len(COUNTERS)
+        for values in self._object.map("statistics").lookup_per_cpu(_ONE_KEY):
+            # struct trace_statistics: the sequence number comes first.
+            for index, value in enumerate(struct.unpack_from(f"<{len(COUNTERS)}Q", values, 8)):
+                totals[index] += value
+        return dict(zip(COUNTERS, totals, strict=True))
+
+    def detach(self) -> None:
+        """Stop the flow of events; what is in the ring stays readable."""
+        self._object.detach()
+
+    def close(self) -> None:
+        """Detach and free everything. May be called twice."""
+        self._object.close()

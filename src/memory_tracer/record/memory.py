@@ -1,0 +1,191 @@
+"""Reading another process's memory from user space, without changing it.
+
+What is in the page tables is read from the process. What is not, but belongs to a file, is read
+from the file behind the mapping, so that looking at a page does not make the process larger.
+Anonymous pages nobody touched are zeros and are not read at all.
+
+Sources: proc(5), Documentation/admin-guide/mm/pagemap.rst, process_vm_readv(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..model import PAGE_SIZE, Protection
+
+#: Pages looked at and read at a time.
+CHUNK_PAGES = 256
+
+_PRESENT, _SWAPPED = 1 << 63, 1 << 62
+
+_LINE = re.compile(
+    rb"([0-9a-f]+)-([0-9a-f]+) ([r-])([w-])([x-])([sp]) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """One line of /proc/PID/maps."""
+
+    start: int
+    end: int
+    protection: Protection
+    shared: bool
+    offset: int
+    device: int
+    inode: int
+    name: bytes
+
+    @property
+    def unlinked(self) -> bool:
+        """Backed by a memfd, a System V segment or a deleted file: nothing can be looked up later."""
+        return self.inode != 0 and self.name.endswith(b" (deleted)")
+
+    @property
+    def anonymous(self) -> bool:
+        """Private memory without a file."""
+        return self.inode == 0 and not self.shared
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Adjacent pages with the same fate: ``content`` for all of them, or None and ``absent`` or not."""
+
+    address: int
+    pages: int
+    content: bytes | None
+    absent: bool = False
+
+
+def parse_mapping(line: bytes) -> Mapping | None:
+    """Read one line of /proc/PID/maps; None for one that is not of its form."""
+    match = _LINE.match(line)
+    if match is None:
+        return None
+    start, end, r, w, x, sharing, offset, major, minor, inode, name = match.groups()
+    protection = Protection.NONE
+    for letter, bit in ((r, Protection.READ), (w, Protection.WRITE), (x, Protection.EXEC)):
+        protection |= bit if letter != b"-" else Protection.NONE
+    return Mapping(
+        int(start, 16), int(end, 16), protection, sharing == b"s", int(offset, 16),
+        int(major, 16) << 20 | int(minor, 16), int(inode), name,
+    )
+
+
+class ProcessMemory:
+    """The memory of process ``pid``, as long as it lives. A context manager."""
+
+    def __init__(self, pid: int) -> None:
+        """Open the process's files under /proc; raises OSError when it is gone or not ours to read."""
+        self.pid = pid
+        self._directory = Path(f"/proc/{pid}")
+        self._pagemap = os.open(self._directory / "pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def __enter__(self) -> ProcessMemory:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        os.close(self._pagemap)
+
+    def mappings(self) -> list[Mapping]:
+        """All mappings at this moment; empty for a process that has ended."""
+        try:
+            lines = (self._directory / "maps").read_bytes().split(b"\n")
+        except OSError:
+            return []
+        return [mapping for line in lines if (mapping := parse_mapping(line))]
+
+    def read(self, mapping: Mapping, start: int, end: int) -> Iterator[Run]:
+        """What the pages from ``start`` to ``end`` (both inside ``mapping``) hold, in order."""
+        for chunk in range(start, end, CHUNK_PAGES * PAGE_SIZE):
+            yield from self._read_chunk(mapping, chunk, min(end, chunk + CHUNK_PAGES * PAGE_SIZE))
+
+    def _read_chunk(self, mapping: Mapping, start: int, end: int) -> Iterator[Run]:
+        states = self._states(start, end)
+        position = start
+        while position < end:
+            resident = states[(position - start) // PAGE_SIZE]
+            stop = position + PAGE_SIZE
+            while stop < end and states[(stop - start) // PAGE_SIZE] == resident:
+                stop += PAGE_SIZE
+            pages = (stop - position) // PAGE_SIZE
+            if resident:
+                yield from self._each(position, pages, self._read_process)
+            elif mapping.anonymous:
+                yield Run(position, pages, None, absent=True)
+            else:
+                yield from self._each(position, pages, lambda a, n: self._read_file(mapping, a, n))
+            position = stop
+
+    def _states(self, start: int, end: int) -> list[bool]:
+        """For each page, whether it is in the page tables or in swap."""
+        count = (end - start) // PAGE_SIZE
+        try:
+            raw = os.pread(self._pagemap, count * 8, start // PAGE_SIZE * 8)
+        except OSError:
+            raw = b""
+        entries = memoryview(raw[: len(raw) // 8 * 8]).cast("Q")
+        states = [bool(entry & (_PRESENT | _SWAPPED)) for entry in entries]
+        return states + [True] * (count - len(states))
+
+    @staticmethod
+    def _each(address: int, pages: int, read: Callable[[int, int], bytes]) -> Iterator[Run]:
+        """Read as much as possible at once; a page that cannot be read costs only itself."""
+        while pages:
+            content = read(address, pages)
+            whole = len(content) // PAGE_SIZE
+            if whole:
+                yield Run(address, whole, content[: whole * PAGE_SIZE])
+            else:
+                yield Run(address, 1, None)
+                whole = 1
+            address += whole * PAGE_SIZE
+            pages -= whole
+
+    def _read_process(self, address: int, pages: int) -> bytes:
+        length = pages * PAGE_SIZE
+        buffer = ctypes.create_string_buffer(length)
+        local = _IoVector(ctypes.addressof(buffer), length)
+        remote = _IoVector(address, length)
+        result = self._libc.process_vm_readv(
+            self.pid, ctypes.byref(local), ctypes.c_ulong(1), ctypes.byref(remote), ctypes.c_ulong(1), ctypes.c_ulong(0)
+        )
+        if result > 0:
+            return buffer.raw[:result]
+        # Execute-only pages refuse process_vm_readv; /proc/PID/mem reads them for whoever may ptrace.
+        try:
+            with open(self._directory / "mem", "rb", buffering=0) as memory:
+                return os.pread(memory.fileno(), length, address)
+        except (OSError, OverflowError):
+            return b""
+
+    def _read_file(self, mapping: Mapping, address: int, pages: int) -> bytes:
+        """Read from the file behind ``mapping``, even a deleted one, without faulting pages in."""
+        name = self._directory / "map_files" / f"{mapping.start:x}-{mapping.end:x}"
+        try:
+            if not stat.S_ISREG(name.stat().st_mode):
+                return self._read_process(address, pages)  # opening a device may act on it
+            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return self._read_process(address, pages)
+        try:
+            return os.pread(descriptor, pages * PAGE_SIZE, mapping.offset + address - mapping.start)
+        except OSError:
+            return b""
+        finally:
+            os.close(descriptor)
+
+
+class _IoVector(ctypes.Structure):
+    """``struct iovec`` (readv(2))."""
+
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]  # noqa: RUF012 - ctypes' form

@@ -1,0 +1,62 @@
+"""What a capture says about where it comes from (docs/file-format.md, METADATA)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .loader import Program
+
+
+def tool_version() -> str:
+    """The installed version of memory-tracer."""
+    try:
+        return version("memory-tracer")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def capture_metadata(program: Program, command: Sequence[str] | None, pids: Sequence[int]) -> dict[str, Any]:
+    """Describe a recording that is about to start."""
+    system = os.uname()
+    return {
+        "tool": {"name": "memory-tracer", "version": tool_version()},
+        "created_ns": time.time_ns(),
+        "clock": _clock(),
+        "host": {
+            "node": system.nodename,
+            "release": system.release,
+            "version": system.version,
+            "machine": system.machine,
+            "boot_id": _boot_id(),
+        },
+        "command": list(command) if command is not None else None,
+        "targets": list(pids),
+        "engine": "ebpf",
+        "hook": "tracepoint",
+        "page_loop": program.page_loop,
+        "page_tables": program.walks_page_tables,
+        "filters": program.settings.describe(),
+        "ring_bytes": program.settings.ring_bytes,
+    }
+
+
+def _clock() -> dict[str, int]:
+    """Both clocks at one moment: the pair, of a few, whose readings lie closest together."""
+    readings = []
+    for _ in range(5):
+        before, realtime, after = time.monotonic_ns(), time.time_ns(), time.monotonic_ns()
+        readings.append((after - before, (before + after) // 2, realtime))
+    _, monotonic, realtime = min(readings)
+    return {"monotonic_ns": monotonic, "realtime_ns": realtime}
+
+
+def _boot_id() -> str | None:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,124 @@
+"""What this kernel and this user can do, found out by trying."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import Error
+from .kernel import BTF_PATH, Kernel
+from .libbpf import Library
+from .loader import Program
+from .settings import MIN_RING_BYTES, Settings
+
+_CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYS_PTRACE": 19, "CAP_PERFMON": 38, "CAP_BPF": 39}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of ``memory-tracer doctor``."""
+
+    subject: str
+    ok: bool
+    state: str
+    remedy: str | None = None
+
+
+def examine() -> list[Finding]:
+    """Look at everything a recording needs, the actual load and attach included."""
+    kernel = Kernel()
+    system = os.uname()
+    findings = [
+        Finding("kernel", True, f"Linux {system.release} {system.machine}"),
+        _btf(),
+        _libbpf(),
+        _user(),
+        _tracefs(kernel),
+        *_program(kernel),
+        _lockdown(),
+        _compiler(),
+    ]
+    return findings
+
+
+def can_record(findings: list[Finding]) -> bool:
+    """Whether ``run`` and ``attach`` would work."""
+    return all(finding.ok for finding in findings)
+
+
+def _btf() -> Finding:
+    if BTF_PATH.exists():
+        return Finding("type information", True, f"{BTF_PATH} is there")
+    return Finding(
+        "type information", False, f"{BTF_PATH} is missing", "boot a kernel built with CONFIG_DEBUG_INFO_BTF"
+    )
+
+
+def _libbpf() -> Finding:
+    try:
+        return Finding("libbpf", True, Library().version)
+    except Error as error:
+        return Finding("libbpf", False, str(error), "apt install libbpf1")
+
+
+def _user() -> Finding:
+    effective = 0
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            effective = int(line.split()[1], 16)
+    held = [name for name, bit in _CAPABILITIES.items() if effective >> bit & 1]
+    enough = "CAP_SYS_ADMIN" in held or {"CAP_BPF", "CAP_PERFMON"} <= set(held)
+    state = f"uid {os.geteuid()}, " + (", ".join(held) if held else "no capabilities that matter")
+    return Finding("privilege", enough, state, None if enough else "run with sudo")
+
+
+def _tracefs(kernel: Kernel) -> Finding:
+    try:
+        kernel.tracepoint_id("syscalls", "sys_exit_mprotect")
+    except Error as error:
+        return Finding("tracefs", False, str(error), "run with sudo")
+    return Finding("tracefs", True, "system call tracepoints are there")
+
+
+def _program(kernel: Kernel) -> list[Finding]:
+    """Load and attach the real program, without targets."""
+    try:
+        program = Program(Settings(ring_bytes=MIN_RING_BYTES), kernel)
+    except Error as error:
+        return [Finding("BPF program", False, str(error), "memory-tracer --verbose run true")]
+    try:
+        program.attach()
+    except Error as error:
+        return [Finding("BPF program", False, str(error), "memory-tracer --verbose run true")]
+    finally:
+        program.close()
+    walks = program.walks_page_tables
+    return [
+        Finding("BPF program", True, "loads and attaches"),
+        Finding("engine", True, "ebpf"),
+        Finding("hook", True, "tracepoint"),
+        Finding("page loop", True, program.page_loop),
+        Finding(
+            "absent pages", True, "seen in the page tables" if walks else "tried one by one: large sparse regions are slow"
+        ),
+    ]
+
+
+def _lockdown() -> Finding:
+    """Integrity mode is fine; confidentiality refuses bpf_probe_read_kernel (security/lockdown)."""
+    try:
+        text = Path("/sys/kernel/security/lockdown").read_text()
+    except OSError:
+        return Finding("lockdown", True, "not to be seen (securityfs is not mounted, or there is none)")
+    mode = text[text.find("[") + 1 : text.find("]")]
+    if mode == "confidentiality":
+        return Finding("lockdown", False, mode, "boot without lockdown=confidentiality")
+    return Finding("lockdown", True, mode)
+
+
+def _compiler() -> Finding:
+    """Only for building; nothing is compiled when recording."""
+    name = shutil.which("clang")
+    return Finding("build", True, f"clang at {name}" if name else "the ziglang wheel would be used")

@@ -1,0 +1,265 @@
+"""The recording loop: take batches from the ring, write them, answer what the kernel deferred."""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from ..errors import OutputError
+from ..model import EventKind, Missing, Status
+from ..wire.layout import EVENT, FLAG_LATE, MISSING, RecordType, codec
+from ..wire.split import Batch, split
+from .baseline import UserSpaceReader
+from .epochs import Epochs
+from .loader import Program
+from .ring import Ring
+
+if TYPE_CHECKING:
+    from ..capture.writer import CaptureWriter
+    from .launch import LaunchedProcess
+
+#: Most that is taken at once, so that memory stays bounded and progress visible.
+BATCH_BYTES = 16 << 20
+#: How long to sleep at most when nothing arrives; the kernel wakes us earlier when a lot is pending.
+_SHORTEST_SLEEP, _LONGEST_SLEEP = 0.001, 0.05
+#: The same run of pages is read late at most this often (nanoseconds).
+_LATE_INTERVAL_NS = 1_000_000_000
+_LATE_MEMORY = 4096
+#: How often the counters are written into the capture (nanoseconds).
+_COUNTERS_INTERVAL_NS = 1_000_000_000
+
+_EVENT = codec(EVENT)
+_EVENT_INDEX = {spec.name: index for index, spec in enumerate(EVENT)}
+_MISSING = codec(MISSING)
+_MISSING_INDEX = {spec.name: index for index, spec in enumerate(MISSING)}
+
+#: Reasons after which user space can still find out what the pages hold.
+_ANSWERABLE = frozenset({Missing.NOT_PRESENT, Missing.DEFERRED, Missing.UNREADABLE, Missing.SWAPPED})
+
+
+class EndReason(enum.StrEnum):
+    """Why a recording ended."""
+
+    TARGETS_ENDED = "targets-ended"
+    COMMAND_ENDED = "command-ended"
+    INTERRUPTED = "interrupted"
+    DURATION = "duration"
+    ERROR = "error"
+
+
+class Observer(Protocol):
+    """Told about progress; must be quick."""
+
+    def __call__(self, recorder: Recorder) -> None:
+        """Look at the recorder's counters."""
+
+
+class Recorder:
+    """Moves records from the kernel into a capture until the targets end or somebody says stop."""
+
+    def __init__(
+        self,
+        program: Program,
+        writer: CaptureWriter,
+        *,
+        command: LaunchedProcess | None = None,
+        end_with_command: bool = False,
+        duration: float | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """Prepare; nothing is read yet. ``duration`` is in seconds."""
+        self._program = program
+        self._writer = writer
+        self._ring = Ring(program.events.fd, program.settings.ring_bytes)
+        self._user_space = UserSpaceReader()
+        self._epochs = Epochs(program)
+        self._command = command
+        self._end_with_command = end_with_command
+        self._duration = duration
+        self._observer = observer
+        self._stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._ring.watch(self._stop)
+        self._late_runs: dict[tuple[int, int, int], int] = {}
+        self._next_counters = 0
+        self.bytes = self.records = self.pages = 0
+        self.discarded = self.malformed = self.late_skipped = 0
+
+    def stop(self) -> None:
+        """End the recording soon; may be called from a signal handler or another thread."""
+        os.eventfd_write(self._stop, 1)
+
+    def add_baseline(self, pids: Iterable[int]) -> None:
+        """Record what is executable in ``pids`` now. Call after attach, so that nothing falls between."""
+        for pid in pids:
+            self._write_own(self._user_space.baseline(pid))
+            self._drain()
+
+    def run(self) -> EndReason:
+        """Record until an end condition holds, take what is left in the ring, say which it was.
+
+        The program stays attached when its targets have all ended: nothing more can come, and
+        detaching takes half a second that the capture need not wait for.
+        """
+        reason, error = EndReason.ERROR, None
+        try:
+            reason = self._loop()
+            if reason is not EndReason.TARGETS_ENDED:
+                self._program.detach()
+            while self._drain():
+                pass
+        except OutputError as failure:
+            error = str(failure)
+            raise
+        finally:
+            self._finish(reason, error)
+        return reason
+
+    def _loop(self) -> EndReason:
+        deadline = None if self._duration is None else time.monotonic() + self._duration
+        sleep = _SHORTEST_SLEEP
+        watching_command = self._command is not None
+        if self._command is not None:
+            self._ring.watch(self._command.pidfd)
+        while True:
+            busy = self._drain()
+            self._tick()
+            if not busy and not self._program.targets():
+                return EndReason.TARGETS_ENDED
+            if deadline is not None:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return EndReason.DURATION
+                sleep = min(sleep, left)
+            ready = self._ring.wait(0 if busy else sleep)
+            sleep = _SHORTEST_SLEEP if busy else min(2 * sleep, _LONGEST_SLEEP)
+            if self._stop in ready:
+                return EndReason.INTERRUPTED
+            if watching_command and self._command is not None and self._command.pidfd in ready:
+                self._command.poll()
+                self._ring.unwatch(self._command.pidfd)
+                watching_command = False
+                sleep = _SHORTEST_SLEEP
+                if self._end_with_command:
+                    return EndReason.COMMAND_ENDED
+
+    def _drain(self) -> bool:
+        """Take one batch, if there is one; then read what the kernel left to us."""
+        batch = self._ring.take(BATCH_BYTES)
+        if not batch.consumed:
+            return False
+        try:
+            self._account(batch)
+            if len(batch):
+                self._writer.append(batch)
+            requests = self._requests(batch)
+        finally:
+            self._ring.release(batch)
+        for request in requests:
+            self._write_own(request)
+        return True
+
+    def _account(self, batch: Batch) -> None:
+        self.bytes += batch.consumed
+        self.records += len(batch)
+        self.pages += int(np.count_nonzero(batch.types == RecordType.PAGE))
+        self.discarded += batch.discarded
+        self.malformed += batch.malformed
+
+    def _write_own(self, records: Iterable[bytes]) -> None:
+        """Write records that user space made, some megabytes at a time."""
+        pending: list[bytes] = []
+        size = 0
+        for record in records:
+            pending.append(record)
+            size += len(record)
+            if size >= BATCH_BYTES // 4:
+                self._append_own(pending)
+                pending, size = [], 0
+        if pending:
+            self._append_own(pending)
+
+    def _append_own(self, records: list[bytes]) -> None:
+        batch = split(np.frombuffer(b"".join(records), dtype=np.uint8))
+        self.records += len(batch)
+        self._writer.append(batch)
+
+    def _requests(self, batch: Batch) -> list[Iterable[bytes]]:
+        """What the records of ``batch`` ask user space to read."""
+        requests: list[Iterable[bytes]] = []
+        for offset in batch.offsets[batch.types == RecordType.MISSING]:
+            fields = _MISSING.unpack_from(batch.data, int(offset))
+            reason = fields[_MISSING_INDEX["reason"]]
+            if reason in _ANSWERABLE and not fields[_MISSING_INDEX["flags"]] & FLAG_LATE:
+                pid, cause, address, pages = (
+                    fields[_MISSING_INDEX[name]] for name in ("pid", "cause", "address", "pages")
+                )
+                if self._is_due(pid, address, pages):
+                    requests.append(self._user_space.deferred(pid, cause, address, pages))
+        for offset in batch.offsets[batch.types == RecordType.EVENT]:
+            fields = _EVENT.unpack_from(batch.data, int(offset))
+            if (
+                fields[_EVENT_INDEX["kind"]] == EventKind.EXEC
+                and fields[_EVENT_INDEX["status"]] & Status.MAPPINGS_INCOMPLETE
+            ):
+                requests.append(self._user_space.exec_mappings(fields[_EVENT_INDEX["pid"]]))
+        return requests
+
+    def _is_due(self, pid: int, address: int, pages: int) -> bool:
+        """Whether this run was not read a moment ago: hot regions ask thousands of times a second."""
+        now = time.monotonic_ns()
+        key = (pid, address, pages)
+        if now - self._late_runs.get(key, -_LATE_INTERVAL_NS) < _LATE_INTERVAL_NS:
+            self.late_skipped += 1
+            return False
+        if len(self._late_runs) >= _LATE_MEMORY:
+            self._late_runs.clear()
+        self._late_runs[key] = now
+        return True
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Everything counted so far, by the kernel and here."""
+        return {
+            "kernel": self._program.counters(),
+            "recorder": {
+                "bytes": self.bytes,
+                "records": self.records,
+                "pages": self.pages,
+                "discarded": self.discarded,
+                "malformed": self.malformed,
+                "limited_pages": self._writer.limited_pages,
+                "late_pages": self._user_space.counts.read,
+                "gone_pages": self._user_space.counts.gone,
+                "late_skipped": self.late_skipped,
+                "epochs": self._epochs.started,
+                "peak_ring_bytes": self._ring.peak_bytes,
+            },
+        }
+
+    def _tick(self) -> None:
+        self._epochs.tick()
+        now = time.monotonic_ns()
+        if now >= self._next_counters:
+            self._next_counters = now + _COUNTERS_INTERVAL_NS
+            self._writer.counters(self.counters())
+            if self._observer is not None:
+                self._observer(self)
+
+    def _finish(self, reason: EndReason, error: str | None) -> None:
+        """Close the capture in order, as far as its file still takes anything."""
+        status = self._command.poll() if self._command is not None else None
+        try:
+            self._writer.counters(self.counters())
+            self._writer.finish(reason=reason, wait_status=status, error=error)
+        except OutputError:
+            if error is None:
+                raise
+
+    def close(self) -> None:
+        """Free the ring and the stop signal; ``stop`` must not be called afterwards."""
+        self._ring.close()
+        os.close(self._stop)

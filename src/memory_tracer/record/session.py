@@ -1,0 +1,126 @@
+"""One recording from start to end: program, targets, capture file, loop.
+
+The command line runs it in the foreground, ``memory_tracer.Tracer`` in a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ..errors import TargetError
+from . import process
+from .kernel import Kernel
+from .launch import LaunchedProcess, User
+from .loader import Program
+from .metadata import capture_metadata
+from .recorder import EndReason, Observer, Recorder
+from .settings import Settings
+
+
+class Session:
+    """Holds everything a recording needs, and frees it. A context manager.
+
+    Nothing runs before ``record``: a launched command waits in front of its first instruction.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        settings: Settings,
+        *,
+        command: Sequence[str] | None = None,
+        pids: Sequence[int] = (),
+        user: User | None = None,
+        environment: Mapping[str, str] | None = None,
+        force: bool = False,
+        end_with_command: bool = False,
+        duration: float | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """Load the program, create the capture, prepare the targets.
+
+        Give a ``command`` to start or the ``pids`` of running processes. ``user`` is whom the
+        command runs as and who shall own the capture. Raises a ``memory_tracer.Error``; nothing is
+        left behind then.
+        """
+        for pid in pids:
+            process.check_traceable(pid)
+        self.output = output
+        self._pids = list(dict.fromkeys(pids))
+        with contextlib.ExitStack() as stack:
+            self._program = Program(settings, Kernel())
+            stack.callback(self._program.close)
+            self.command: LaunchedProcess | None = None
+            if command is not None:
+                self.command = LaunchedProcess(command, user=user, environment=environment)
+                stack.callback(self.command.abandon)
+            # NumPy comes in here, after the fork: the waiting child stays small.
+            from ..capture.writer import CaptureWriter
+
+            self._writer = CaptureWriter(
+                output,
+                capture_metadata(self._program, command, self._pids),
+                force=force,
+                size_limit=settings.size_limit,
+                owner=(user.uid, user.gid) if user is not None else None,
+            )
+            stack.callback(self._writer.close)
+            self.recorder = Recorder(
+                self._program,
+                self._writer,
+                command=self.command,
+                end_with_command=end_with_command,
+                duration=duration,
+                observer=observer,
+            )
+            stack.callback(self.recorder.close)
+            self._resources = stack.pop_all()
+
+    def record(self) -> EndReason:
+        """Attach, let the command go, and record to the end. Call once."""
+        self._program.attach()
+        if self.command is not None:
+            self._program.add_target(self.command.pid, waits_for_exec=True)
+            try:
+                self.command.release()
+            except TargetError:
+                self.output.unlink(missing_ok=True)
+                raise
+        else:
+            self._add_running_targets()
+            self.recorder.add_baseline(self._pids)
+        return self.recorder.run()
+
+    def _add_running_targets(self) -> None:
+        """Trace the PIDs, sure that each is still the process it was when it was checked."""
+        for pid in self._pids:
+            try:
+                descriptor = os.pidfd_open(pid)
+            except OSError as error:
+                raise TargetError(f"process {pid} ended before it could be traced") from error
+            self._program.add_target(pid)
+            os.close(descriptor)
+            process.check_traceable(pid)
+
+    def stop(self) -> None:
+        """End the recording soon; safe in signal handlers and from other threads."""
+        self.recorder.stop()
+
+    def close(self) -> None:
+        """Free everything. A command that runs goes on running."""
+        self._resources.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()

@@ -1,0 +1,112 @@
+"""What a recording should do, in the user's terms, and its form for the kernel program."""
+
+from __future__ import annotations
+
+import secrets
+import struct
+from dataclasses import dataclass, field
+
+from ..errors import UsageError
+from ..model import EventKind, Protection
+from ..wire.layout import COMM_BYTES, PAGE_BYTES
+
+#: Bits of ``trace_configuration.flags``.
+_FOLLOW, _EXCLUDE_FILE_BACKED, _DEBUG, _ANY_UID, _ANY_COMM, _EXACT = (1 << n for n in range(6))
+
+_HASH_KEY_WORDS = PAGE_BYTES // 4 + 4
+#: ``struct trace_configuration`` of memory_tracer.h.
+_CONFIGURATION = struct.Struct(f"<3Q8I{COMM_BYTES}s{_HASH_KEY_WORDS}I")
+
+MIN_RING_BYTES = PAGE_BYTES
+MAX_RING_BYTES = 1 << 30
+DEFAULT_RING_BYTES = 64 << 20
+DEFAULT_SIZE_LIMIT = 16 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectionFilter:
+    """Which requested protections matter: ``requested & mask == value``."""
+
+    mask: Protection = Protection.EXEC
+    value: Protection = Protection.EXEC
+
+    @classmethod
+    def parse(cls, text: str) -> ProtectionFilter:
+        """Read ``x`` or ``wx`` (at least these), ``r-x`` (exactly these) or ``any``.
+
+        Raises UsageError for anything else.
+        """
+        bits = {"r": Protection.READ, "w": Protection.WRITE, "x": Protection.EXEC}
+        if text == "any":
+            return cls(Protection.NONE, Protection.NONE)
+        exact = len(text) == 3 and all(a in (b, "-") for a, b in zip(text, "rwx", strict=True)) and "-" in text
+        letters = text.replace("-", "") if exact else text
+        if not text or len(set(letters)) != len(letters) or not set(letters) <= set(bits):
+            raise UsageError(f"{text!r} is not a protection; use x, wx, rwx, r-x or any")
+        value = Protection.NONE
+        for letter in letters:
+            value |= bits[letter]
+        return cls(Protection(7) if exact else value, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All options of a recording. Sizes are in bytes."""
+
+    protection: ProtectionFilter = field(default_factory=ProtectionFilter)
+    kinds: frozenset[EventKind] | None = None
+    follow: bool = True
+    exclude_file_backed: bool = False
+    uid: int | None = None
+    comm: str | None = None
+    ring_bytes: int = DEFAULT_RING_BYTES
+    size_limit: int | None = DEFAULT_SIZE_LIMIT
+    page_limit: int = 1 << 18
+    hot_calls: int = 16
+    exact: bool = False
+    debug: bool = False
+    page_loop: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if not MIN_RING_BYTES <= self.ring_bytes <= MAX_RING_BYTES or self.ring_bytes & (self.ring_bytes - 1):
+            raise UsageError("the ring size must be a power of two from 4 KiB to 1 GiB (kernel/bpf/ringbuf.c)")
+        if self.comm is not None and len(self.comm.encode()) >= COMM_BYTES:
+            raise UsageError(f"a process name has at most {COMM_BYTES - 1} bytes: {self.comm!r} never matches")
+
+    def pack(self, physical_mask: int, physical_gib: int) -> bytes:
+        """The bytes of ``struct trace_configuration``, with a fresh secret hash key."""
+        flags = _FOLLOW if self.follow else 0
+        flags |= _EXCLUDE_FILE_BACKED if self.exclude_file_backed else 0
+        flags |= _DEBUG if self.debug else 0
+        flags |= _ANY_UID if self.uid is None else 0
+        flags |= _ANY_COMM if self.comm is None else 0
+        flags |= _EXACT if self.exact else 0
+        mask = (1 << 64) - 1 if self.kinds is None else sum(1 << kind for kind in self.kinds)
+        return _CONFIGURATION.pack(
+            mask,
+            self.ring_bytes // 4,
+            physical_mask,
+            self.protection.mask,
+            self.protection.value,
+            flags,
+            self.uid or 0,
+            self.hot_calls,
+            self.page_limit,
+            physical_gib,
+            0,
+            (self.comm or "").encode(),
+            *struct.unpack(f"<{_HASH_KEY_WORDS}I", secrets.token_bytes(4 * _HASH_KEY_WORDS)),
+        )
+
+    def describe(self) -> dict[str, object]:
+        """The filters as they stand in a capture's metadata."""
+        return {
+            "protection_mask": int(self.protection.mask),
+            "protection_value": int(self.protection.value),
+            "kinds": sorted(str(kind) for kind in self.kinds) if self.kinds is not None else None,
+            "follow": self.follow,
+            "exclude_file_backed": self.exclude_file_backed,
+            "uid": self.uid,
+            "comm": self.comm,
+        }
