@@ -1,0 +1,78 @@
+"""``memory-tracer export``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..errors import OutputError, UsageError
+from ..terminal import format_count, format_size, progress
+from .arguments import Selection, capture_argument, filter_options
+from .listing import open_capture
+from .notice import note, warn_incomplete
+
+if TYPE_CHECKING:
+    from ..capture.filters import FilterOptions
+    from ..capture.reader import Capture
+
+
+@click.command()
+@capture_argument
+@click.option("--format", "form", type=click.Choice(["raw", "jsonl"]), required=True, help="What to write.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Directory (raw) or file (jsonl) to create."
+)
+@click.option("--force", is_flag=True, help="Replace an earlier export.")
+@click.option("--no-content", is_flag=True, help="jsonl: leave out the pages' bytes.")
+@filter_options
+def command(
+    file: Path, form: str, output: Path | None, force: bool, no_content: bool, selection: Selection
+) -> None:
+    """Write the capture FILE for other tools.
+
+    raw: a directory (default: FILE's name with -raw) with one file per region and generation, and
+    index.json. The filters choose regions, which are written with all their generations.
+    jsonl: one JSON object per event and page (default: to standard output).
+
+    \b
+    Example: all unpacked code for YARA or a disassembler:
+      memory-tracer export sample.mtrace --format raw --exclude-file-backed
+    """
+    if no_content and form == "raw":
+        raise UsageError("--no-content is for --format jsonl")
+    with open_capture(file) as capture:
+        filters = selection.filters(capture)
+        if form == "raw":
+            _raw(capture, filters, output or Path(f"{file.stem}-raw"), force)
+        else:
+            _jsonl(capture, filters, output, force, not no_content)
+        warn_incomplete(capture)
+
+
+def _raw(capture: Capture, filters: FilterOptions, output: Path, force: bool) -> None:
+    from ..export.raw import export_raw
+
+    files = size = 0
+    for export in progress(export_raw(capture, filters, output, force=force), "regions written:"):
+        files, size = len(export.entries), export.size
+    note(f"wrote {format_count(files, 'file')}, {format_size(size)}, to {output}")
+
+
+def _jsonl(capture: Capture, filters: FilterOptions, output: Path | None, force: bool, content: bool) -> None:
+    from ..capture.output import create_output
+    from ..export.jsonl import write_jsonl
+
+    if output is None:
+        write_jsonl(capture, filters, sys.stdout, content=content)
+        return
+    descriptor = create_output(output, replace=force, owner=None)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            lines = write_jsonl(capture, filters, stream, content=content)
+    except OSError as error:
+        raise OutputError(f"{output} cannot be written: {error.strerror}") from error
+    note(f"wrote {format_count(lines, 'line')} to {output}")

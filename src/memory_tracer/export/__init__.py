@@ -1,0 +1,1 @@
+"""Captures for other tools: JSON objects and raw region files."""

@@ -1,0 +1,141 @@
+"""The story of a capture as text for one screen of 80 columns."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from ..analyze.processes import describe_wait_status, process_tree
+from ..analyze.timeline import start_ns
+from ..model import Loss, Process
+from ..terminal import clean, console, format_count, format_duration, format_seconds, format_size
+from .story import Sight, Story, command_of, duration_ns, metadata_text, targets_of
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..analyze.regions import RegionHistory
+    from ..capture.reader import Capture
+
+#: Processes and regions shown unless all are asked for: with everything else, about one screen.
+PROCESSES_SHOWN = 8
+REGIONS_SHOWN = 6
+#: Characters of a command line or path that are shown.
+_WORDS_LIMIT = 60
+#: Levels of the process tree that are indented; deeper ones stay in line.
+_DEEPEST_INDENT = 10
+
+
+def print_report(capture: Capture, story: Story, *, everything: bool, following: str) -> None:
+    """Print the report to standard output; ``following`` is the command to type next."""
+    screen = console(sys.stdout)
+    _print_summary(screen, capture)
+    _print_losses(screen, capture.losses)
+    _print_processes(screen, capture.processes, None if everything else PROCESSES_SHOWN)
+    _print_regions(screen, capture, story, everything)
+    screen.print(f"\nNext: {clean(following)}", style="bold")
+
+
+def _print_summary(screen: Console, capture: Capture) -> None:
+    metadata = capture.metadata
+    command = command_of(metadata)
+    if command:
+        what = shlex.join(command)
+    else:
+        what = "attached to " + (", ".join(map(str, targets_of(metadata))) or "nothing known")
+    duration = duration_ns(capture)
+    length = "not closed in order" if duration is None else format_duration(duration)
+    when = capture.wall_time(start_ns(capture)).strftime("%Y-%m-%d %H:%M:%S UTC")
+    screen.print(clean(what, _WORDS_LIMIT), style="bold")
+    screen.print(f"  {when}, {length}, {clean(', '.join(_means(capture)), _WORDS_LIMIT)}")
+    screen.print(
+        f"  {format_count(capture.event_count, 'event')}, {format_count(capture.page_count, 'page')} "
+        f"({capture.unique_pages:,} different, {format_size(capture.stored_bytes)})"
+    )
+
+
+def _means(capture: Capture) -> Iterator[str]:
+    """Yield with what was recorded, and where: engine, hook, kernel, machine."""
+    for keys in (("engine",), ("hook",), ("host", "release"), ("host", "machine")):
+        text = metadata_text(capture.metadata, *keys)
+        if text:
+            yield text
+
+
+def _print_losses(screen: Console, losses: Sequence[Loss]) -> None:
+    if not losses:
+        screen.print("  COMPLETE: nothing was lost", style="green")
+        return
+    screen.print("  INCOMPLETE:", style="bold red")
+    for loss in losses:
+        screen.print(f"    {describe_loss(loss)}", style="red")
+
+
+def describe_loss(loss: Loss) -> str:
+    """Return one loss as a clean line: reason, how many of what, why."""
+    lost = format_count(loss.count, loss.unit.removesuffix("s"))
+    return clean(f"{loss.reason}: {lost} ({loss.explanation})")
+
+
+def _print_processes(screen: Console, processes: Sequence[Process], limit: int | None) -> None:
+    screen.print(f"\n{format_count(len(processes), 'process', 'processes')}", style="bold")
+    for depth, process in islice(process_tree(processes), limit):
+        words = shlex.join(process.command_line) or process.path or ""
+        indent = "  " * (1 + min(depth, _DEEPEST_INDENT))
+        screen.print(
+            f"{indent}{process.pid} {clean(process.comm)}  {clean(words, _WORDS_LIMIT)}  {_ending(process)}"
+        )
+    if limit is not None and len(processes) > limit:
+        screen.print(f"  and {len(processes) - limit:,} more; --all shows them", style="dim")
+
+
+def _ending(process: Process) -> str:
+    if process.wait_status is not None:
+        return f"[{describe_wait_status(process.wait_status)}]"
+    return "[still running]" if process.ended_ns is None else "[ended]"
+
+
+def _print_regions(screen: Console, capture: Capture, story: Story, everything: bool) -> None:
+    count = format_count(len(story.striking), "region")
+    screen.print(f"\n{count} of code made at run time", style="bold")
+    for sight in story.sights:
+        _print_sight(screen, sight, start_ns(capture))
+    hidden = len(story.striking) - len(story.sights)
+    if hidden > 0:
+        screen.print(f"  and {hidden:,} more; --all shows them", style="dim")
+    if story.plain and not everything:
+        mappings = format_count(len(story.plain), "mapping")
+        screen.print(f"  and {mappings} of programs and libraries; --all shows them", style="dim")
+
+
+def _print_sight(screen: Console, sight: Sight, origin: int) -> None:
+    history = sight.history
+    region = history.region
+    protection = "rwx" if history.rwx else str(history.protection)
+    screen.print(
+        f"  {region.start:#x}-{region.end:#x} {protection} {format_size(region.length)}, pid {history.pid}, "
+        f"{', '.join(map(str, history.kinds))} at {format_seconds(history.first_ns - origin)} s",
+        style="bold red" if history.rwx else "cyan",
+    )
+    screen.print(f"    {'; '.join(_traits(history))}")
+    if sight.looks_like is not None:
+        screen.print(f"    {sight.looks_like}; starts with {sight.first_bytes}")
+
+
+def _traits(history: RegionHistory) -> Iterator[str]:
+    generations = format_count(history.generations, "generation")
+    missing = f", {history.missing:,} missing" if history.missing else ""
+    yield f"{format_count(history.pages, 'page')}{missing} in {generations}"
+    if history.flips > 1:
+        yield format_count(history.flips, "event")
+    if history.caller is not None:
+        yield f"called from {history.caller:#x}"
+    if history.shared:
+        yield "shared"
+    if history.unlinked:
+        yield "unlinked file"
+    if history.region.path is not None:
+        yield clean(history.region.path, _WORDS_LIMIT)

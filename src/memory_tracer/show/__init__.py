@@ -1,0 +1,1 @@
+"""A region's bytes: hex dump, instructions, raw."""
