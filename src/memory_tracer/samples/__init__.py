@@ -1,0 +1,1 @@
+"""Programs to try memory-tracer on, as C source."""
