@@ -1,4 +1,4 @@
-"""memory-tracer: which bytes did a process make executable, and what exactly were they?
+"""Capture which bytes a process made executable at run time, and what exactly they were.
 
 ``Tracer`` records, ``open_capture`` reads what was recorded; both give the same values::
 

@@ -88,7 +88,9 @@ class Tracer:
         Raises as ``spawn`` does, and ``TargetError`` for a PID that cannot be traced.
         """
         path, directory = _output(output)
-        return cls(Session(path, settings or Settings(), pids=pids, force=force, duration=duration), directory)
+        return cls(
+            Session(path, settings or Settings(), pids=pids, force=force, duration=duration), directory
+        )
 
     @property
     def pid(self) -> int | None:

@@ -197,7 +197,7 @@ def test_a_page_whose_bytes_were_changed_is_damaged_and_not_handed_out(
     assert [page.missing for page in pages] == [None, Missing.DAMAGED, None, None]
     assert not certificate.complete
     assert certificate.checked_pages == 3
-    assert certificate.damaged == ("1 stored pages do not match their SHA-256: numbers 1",)
+    assert certificate.damaged == ("stored pages that do not match their SHA-256: 1 (numbers 1)",)
 
 
 def test_a_reference_to_content_that_is_not_there_is_damage(

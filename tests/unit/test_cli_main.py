@@ -21,11 +21,6 @@ from .scenario import CommandLine, whole_scenario
 SOURCE = Path(memory_tracer.__path__[0]).parent
 
 
-@pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> CommandLine:
-    return CommandLine(capsys)
-
-
 def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
@@ -133,9 +128,7 @@ def test_interrupt_exits_with_130(cli: CommandLine, failing: dict[str, BaseExcep
     assert cli("fail").status == 130
 
 
-def test_operating_system_error_is_one_sentence(
-    cli: CommandLine, failing: dict[str, BaseException]
-) -> None:
+def test_operating_system_error_is_one_sentence(cli: CommandLine, failing: dict[str, BaseException]) -> None:
     failing["error"] = OSError(28, "No space left on device")
     ran = cli("fail")
     assert (ran.status, ran.err) == (1, "memory-tracer: No space left on device\n")

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the workloads share. A workload makes memory executable and says, as one JSON object per
- * line on standard output, exactly which bytes were executable where; tests/workloads.py reads
+ * line on standard output, exactly which bytes were executable where; tests/workloads/__init__.py reads
  * that and works out the same bytes.
  *
  * Every line has "step", "pid" and "tid". For each flip it is

@@ -45,6 +45,6 @@ def entropy(content: bytes) -> float:
     return sum(count / total * math.log2(total / count) for count in Counter(content).values())
 
 
-def first_bytes(content: bytes, count: int = 16) -> str:
+def first_bytes(content: bytes, count: int = 8) -> str:
     """Return the first ``count`` bytes in hexadecimal, separated by spaces."""
     return content[:count].hex(" ")

@@ -198,7 +198,7 @@ def main() -> int:
     parser.add_argument("--strict", action="store_true", help="treat warnings as errors")
     try:
         print(build(strict=parser.parse_args().strict))
-    except BuildError as error:
+    except (BuildError, OSError) as error:
         print(f"memory-tracer: {error}", file=sys.stderr)
         return 1
     return 0

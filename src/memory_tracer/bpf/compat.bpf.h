@@ -36,6 +36,8 @@
 #define VM_SHARED 0x8UL
 #define VM_HUGETLB 0x00400000UL
 
+#define TMPFS_MAGIC 0x01021994 /* include/uapi/linux/magic.h */
+
 /*
  * Helpers newer than the oldest kernel: BPF_FUNC_task_pt_regs is Linux 5.15
  * (dd6e10fbd9fb "bpf: Add bpf_task_pt_regs() helper").
@@ -43,7 +45,7 @@
 enum bpf_func_id___newer {
 	BPF_FUNC_task_pt_regs___newer = 0x7fff,
 };
-#define kernel_has_task_pt_regs() \
+#define kernel_has_task_pt_regs()                                                                            \
 	bpf_core_enum_value_exists(enum bpf_func_id___newer, BPF_FUNC_task_pt_regs___newer)
 
 /*
@@ -65,8 +67,7 @@ extern void bpf_iter_num_destroy(struct bpf_iter_num___open *it) __weak __ksym;
 
 extern int bpf_iter_task_vma_new(struct bpf_iter_task_vma___open *it, struct task_struct *task,
 				 __u64 addr) __weak __ksym;
-extern struct vm_area_struct *
-bpf_iter_task_vma_next(struct bpf_iter_task_vma___open *it) __weak __ksym;
+extern struct vm_area_struct *bpf_iter_task_vma_next(struct bpf_iter_task_vma___open *it) __weak __ksym;
 extern void bpf_iter_task_vma_destroy(struct bpf_iter_task_vma___open *it) __weak __ksym;
 
 #ifndef bpf_repeat
@@ -74,10 +75,10 @@ extern void bpf_iter_task_vma_destroy(struct bpf_iter_task_vma___open *it) __wea
  * Run the following block `times` times, or until it breaks; the verifier sees one turn.
  * Naming the destructor by itself makes clang emit its BTF, which cleanup() alone does not.
  */
-#define bpf_repeat(times)                                                                          \
-	for (struct bpf_iter_num___open ___it __attribute__((cleanup(bpf_iter_num_destroy))),       \
-	     *___once __attribute__((unused)) = (bpf_iter_num_new(&___it, 0, (times)),              \
-						 (void)bpf_iter_num_destroy, (void *)0);            \
+#define bpf_repeat(times)                                                                                    \
+	for (struct bpf_iter_num___open ___it __attribute__((cleanup(bpf_iter_num_destroy))),                \
+	     *___once __attribute__((unused)) =                                                              \
+		     (bpf_iter_num_new(&___it, 0, (times)), (void)bpf_iter_num_destroy, (void *)0);          \
 	     bpf_iter_num_next(&___it);)
 #endif
 

@@ -33,6 +33,8 @@ static __always_inline void read_mapping(struct vm_area_struct *vma, struct mapp
 		out->inode = BPF_CORE_READ(inode, i_ino);
 		out->device = BPF_CORE_READ(inode, i_sb, s_dev);
 		out->unlinked = BPF_CORE_READ(inode, i_nlink) == 0;
+		out->memory_file = BPF_CORE_READ(inode, i_sb, s_magic) == TMPFS_MAGIC &&
+				   (out->unlinked || out->flags & VM_SHARED);
 		out->file_offset = BPF_CORE_READ(vma, vm_pgoff) * PAGE_BYTES;
 	}
 }
@@ -48,7 +50,8 @@ static long on_mapping(struct task_struct *task, struct vm_area_struct *vma, voi
  * Fill `out` with the mapping at `address`. `out` must be on the stack, bpf_find_vma asks for that.
  * Returns 0, -ENOENT when nothing is mapped there, or another error when it cannot be known.
  */
-static __always_inline long find_mapping(__u64 address, struct mapping_info *out, const enum loop_engine engine)
+static __always_inline long find_mapping(__u64 address, struct mapping_info *out,
+					 const enum loop_engine engine)
 {
 	long error;
 
@@ -84,7 +87,9 @@ __noinline int add_path_component(void)
 	if (used > TEXT_BYTES - PATH_COMPONENT_BYTES)
 		return 1;
 	parent = BPF_CORE_READ(dentry, d_parent);
-	if (dentry == BPF_CORE_READ(mount, mnt.mnt_root) || dentry == parent) {
+	/* A file without a place in a tree (memfd, shared memory) is its own parent, and has a name. */
+	if ((dentry == BPF_CORE_READ(mount, mnt.mnt_root) || dentry == parent) &&
+	    (used || dentry != parent)) {
 		above = BPF_CORE_READ(mount, mnt_parent);
 		if (above == mount || !above) {
 			job->path.record.length = used + 1; /* an empty component: the root */
@@ -124,8 +129,7 @@ __noinline int send_path(__u64 file_address, __u64 inode, __u32 device)
 	record->inode = inode;
 	record->device = device;
 	job->path.dentry = (__u64)BPF_CORE_READ(file, f_path.dentry);
-	job->path.mount = (__u64)BPF_CORE_READ(file, f_path.mnt) -
-			  bpf_core_field_offset(struct mount, mnt);
+	job->path.mount = (__u64)BPF_CORE_READ(file, f_path.mnt) - bpf_core_field_offset(struct mount, mnt);
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < PATH_COMPONENTS; i++) {
 		if (add_path_component())

@@ -134,11 +134,10 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
  * A failed call changed nothing, except an mprotect that stopped half-way.
  */
 static __always_inline void finish_call(struct page_job *job, struct trace_target *target,
-						const enum loop_engine engine)
+					const enum loop_engine engine)
 {
 	struct event_record *event = &job->event;
-	bool stopped = event->kind != EVENT_MMAP &&
-		       (event->result == -ENOMEM || event->result == -EACCES);
+	bool stopped = event->kind != EVENT_MMAP && (event->result == -ENOMEM || event->result == -EACCES);
 	struct mapping_info mapping;
 	__u64 end;
 
@@ -253,8 +252,7 @@ static __always_inline int enter_mprotect(struct trace_event_raw_sys_enter *ctx,
 		if (mapping.end - arguments.address < arguments.length)
 			arguments.status = STATUS_SEVERAL_MAPPINGS;
 	}
-	if (!protection_matters(arguments.protection) &&
-	    !(arguments.previous_protection & PROT_EXEC))
+	if (!protection_matters(arguments.protection) && !(arguments.previous_protection & PROT_EXEC))
 		return 0;
 	if (bpf_map_update_elem(&mprotect_args, &thread, &arguments, BPF_ANY))
 		count(COUNTER_ARGUMENTS_FULL, 1);
@@ -359,27 +357,27 @@ static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx, c
 
 /* ---- the same for each engine ------------------------------------------------------------- */
 
-#define PROGRAMS(suffix, engine)                                                                   \
-	SEC("?tracepoint/syscalls/sys_enter_mprotect")                                             \
-	int enter_mprotect__##suffix(struct trace_event_raw_sys_enter *ctx)                        \
-	{                                                                                          \
-		return enter_mprotect(ctx, EVENT_MPROTECT, engine);                                \
-	}                                                                                          \
-	SEC("?tracepoint/syscalls/sys_enter_pkey_mprotect")                                        \
-	int enter_pkey_mprotect__##suffix(struct trace_event_raw_sys_enter *ctx)                   \
-	{                                                                                          \
-		return enter_mprotect(ctx, EVENT_PKEY_MPROTECT, engine);                           \
-	}                                                                                          \
-	SEC("?tracepoint/syscalls/sys_enter_munmap")                                               \
-	int enter_munmap__##suffix(struct trace_event_raw_sys_enter *ctx)                          \
-	{                                                                                          \
-		return enter_munmap(ctx, engine);                                                  \
-	}                                                                                          \
-	/* Attached to the exits of mmap, mprotect and pkey_mprotect. */                            \
-	SEC("?tracepoint/syscalls/sys_exit_mmap")                                                  \
-	int exit_call__##suffix(struct trace_event_raw_sys_exit *ctx)                              \
-	{                                                                                          \
-		return exit_call(ctx, engine);                                                     \
+#define PROGRAMS(suffix, engine)                                                                             \
+	SEC("?tracepoint/syscalls/sys_enter_mprotect")                                                       \
+	int enter_mprotect__##suffix(struct trace_event_raw_sys_enter *ctx)                                  \
+	{                                                                                                    \
+		return enter_mprotect(ctx, EVENT_MPROTECT, engine);                                          \
+	}                                                                                                    \
+	SEC("?tracepoint/syscalls/sys_enter_pkey_mprotect")                                                  \
+	int enter_pkey_mprotect__##suffix(struct trace_event_raw_sys_enter *ctx)                             \
+	{                                                                                                    \
+		return enter_mprotect(ctx, EVENT_PKEY_MPROTECT, engine);                                     \
+	}                                                                                                    \
+	SEC("?tracepoint/syscalls/sys_enter_munmap")                                                         \
+	int enter_munmap__##suffix(struct trace_event_raw_sys_enter *ctx)                                    \
+	{                                                                                                    \
+		return enter_munmap(ctx, engine);                                                            \
+	}                                                                                                    \
+	/* Attached to the exits of mmap, mprotect and pkey_mprotect. */                                     \
+	SEC("?tracepoint/syscalls/sys_exit_mmap")                                                            \
+	int exit_call__##suffix(struct trace_event_raw_sys_exit *ctx)                                        \
+	{                                                                                                    \
+		return exit_call(ctx, engine);                                                               \
 	}
 
 PROGRAMS(bounded, ENGINE_BOUNDED)

@@ -42,20 +42,20 @@ enum event_kind {
 
 /* Bits of record_header.flags. */
 enum record_flags {
-	FLAG_LATE = 1 << 0,    /* obtained by user space, some time after the event */
+	FLAG_LATE = 1 << 0,     /* obtained by user space, some time after the event */
 	FLAG_PHYSICAL = 1 << 1, /* the page refused a user read; taken through the direct map */
 };
 
 /* Bits of event_record.status. */
 enum event_status {
-	STATUS_ARGUMENTS_UNKNOWN = 1 << 0,  /* the call's entry was not seen */
-	STATUS_MAPPING_UNKNOWN = 1 << 1,    /* the VMA could not be looked up */
-	STATUS_PREVIOUS_UNKNOWN = 1 << 2,   /* previous_protection is not known */
-	STATUS_SEVERAL_MAPPINGS = 1 << 3,   /* the range spans VMAs; previous/backing are the first's */
-	STATUS_SHARED = 1 << 4,             /* MAP_SHARED */
-	STATUS_UNLINKED = 1 << 5,           /* backed by a memfd or a deleted file */
-	STATUS_HOT = 1 << 6,                /* pages compared in the kernel; unchanged ones not sent */
-	STATUS_PARTIAL = 1 << 7,            /* the call failed after changing a part */
+	STATUS_ARGUMENTS_UNKNOWN = 1 << 0,   /* the call's entry was not seen */
+	STATUS_MAPPING_UNKNOWN = 1 << 1,     /* the VMA could not be looked up */
+	STATUS_PREVIOUS_UNKNOWN = 1 << 2,    /* previous_protection is not known */
+	STATUS_SEVERAL_MAPPINGS = 1 << 3,    /* the range spans VMAs; previous/backing are the first's */
+	STATUS_SHARED = 1 << 4,              /* MAP_SHARED */
+	STATUS_UNLINKED = 1 << 5,            /* backed by a memfd or a deleted file */
+	STATUS_HOT = 1 << 6,                 /* pages compared in the kernel; unchanged ones not sent */
+	STATUS_PARTIAL = 1 << 7,             /* the call failed after changing a part */
 	STATUS_MAPPINGS_INCOMPLETE = 1 << 8, /* exec: not every mapping could be listed in the kernel */
 };
 
@@ -78,10 +78,10 @@ enum text_kind {
 /* 56 bytes; shared by all records. */
 struct record_header {
 	__u8 version;
-	__u8 type;      /* enum record_type */
-	__u16 flags;    /* enum record_flags */
-	__u32 size;     /* of the whole record, header included */
-	__u64 sequence; /* CPU number << 48 | running number on that CPU; also counts lost records */
+	__u8 type;           /* enum record_type */
+	__u16 flags;         /* enum record_flags */
+	__u32 size;          /* of the whole record, header included */
+	__u64 sequence;      /* CPU number << 48 | running number on that CPU; also counts lost records */
 	__u64 timestamp_ns;  /* bpf_ktime_get_ns(): since boot, suspend not counted */
 	__u64 start_time_ns; /* start_boottime of the process; with pid, its identity */
 	__u32 pid;           /* tgid, in the initial PID namespace */
@@ -162,21 +162,21 @@ struct text_record {
  * wire/layout.py COUNTERS; tests hold the two together.
  */
 enum trace_counter {
-	COUNTER_EVENTS,        /* event records sent */
-	COUNTER_PAGES,         /* page records sent */
-	COUNTER_UNCHANGED,     /* pages found unchanged in the kernel */
-	COUNTER_ABSENT,        /* anonymous pages never touched */
-	COUNTER_IN_FILE,       /* clean file pages, by reference */
+	COUNTER_EVENTS,    /* event records sent */
+	COUNTER_PAGES,     /* page records sent */
+	COUNTER_UNCHANGED, /* pages found unchanged in the kernel */
+	COUNTER_ABSENT,    /* anonymous pages never touched */
+	COUNTER_IN_FILE,   /* clean file pages, by reference */
 	COUNTER_NOT_PRESENT,
 	COUNTER_UNREADABLE,
 	COUNTER_SWAPPED,
 	COUNTER_DEFERRED,
-	COUNTER_COALESCED,     /* calls on hot regions that changed nothing, not sent */
-	COUNTER_LOST_EVENTS,   /* ring full */
-	COUNTER_LOST_PAGES,    /* ring full */
-	COUNTER_LOST_MISSING,  /* ring full: a run of missing pages could not be listed */
-	COUNTER_LOST_OUTCOMES, /* ring full */
-	COUNTER_LOST_TEXTS,    /* ring full */
+	COUNTER_COALESCED,      /* calls on hot regions that changed nothing, not sent */
+	COUNTER_LOST_EVENTS,    /* ring full */
+	COUNTER_LOST_PAGES,     /* ring full */
+	COUNTER_LOST_MISSING,   /* ring full: a run of missing pages could not be listed */
+	COUNTER_LOST_OUTCOMES,  /* ring full */
+	COUNTER_LOST_TEXTS,     /* ring full */
 	COUNTER_ARGUMENTS_FULL, /* mmap_args or mprotect_args had no room */
 	COUNTER_TARGETS_FULL,   /* a descendant could not be followed */
 	COUNTER_UNPAIRED,       /* call exits whose entry was not seen */
@@ -207,8 +207,8 @@ struct trace_configuration {
 	__u32 protection_value;
 	__u32 flags; /* enum configuration_flags */
 	__u32 uid;
-	__u32 hot_calls;  /* calls on one region after which its pages are compared */
-	__u32 page_limit; /* pages read per call; the rest is deferred */
+	__u32 hot_calls;    /* calls on one region after which its pages are compared */
+	__u32 page_limit;   /* pages read per call; the rest is deferred */
 	__u32 physical_gib; /* how far physical addresses reach, to look for the direct map */
 	__u32 reserved;
 	char comm[COMM_BYTES];
@@ -225,7 +225,7 @@ enum target_flags {
 struct trace_target {
 	__u64 start_time_ns; /* 0 until the first event of an attached process */
 	__u32 flags;         /* enum target_flags */
-	__u32 epoch; /* how often user space cleared the accessed bits of its private memory */
+	__u32 epoch;         /* how often user space cleared the accessed bits of its private memory */
 };
 
 #endif

@@ -61,7 +61,10 @@ __noinline int find_leaf(__u64 inode_address, __u64 index)
 	return 0;
 }
 
-/* Set job->cached: a bit for each of the 64 pages from page `first` of the file on, in memory or not. */
+/*
+ * Set job->cached: a bit for each of the 64 pages from page `first` of the file on, in memory or
+ * not. `first` may be "negative" where a group starts before its mapping.
+ */
 __noinline int find_cached_pages(__u64 inode_address, __u64 first)
 {
 	struct page_job *job = this_job();
@@ -73,7 +76,7 @@ __noinline int find_cached_pages(__u64 inode_address, __u64 first)
 	for (int i = 0; i < GROUP_PAGES; i++) {
 		__u64 index = first + i, entry;
 
-		if (!i || index % XA_SLOTS == 0)
+		if (!i || index % XA_SLOTS == 0 || index == 1) /* a lone entry ends there */
 			find_leaf(inode_address, index);
 		entry = job->leaf_entry;
 		if (job->leaf) {

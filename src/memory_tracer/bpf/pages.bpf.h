@@ -148,11 +148,10 @@ __noinline int compare_page(__u64 address, __u64 entry)
 	return 0;
 }
 
-/* Shared memory and files nobody can look up later: absent pages may have bytes all the same. */
+/* Shared memory and memfds: absent pages may have bytes all the same, and their cache tells. */
 static __always_inline bool needs_page_cache(const struct mapping_info *mapping)
 {
-	return mapping->known && mapping->inode && (mapping->unlinked || mapping->flags & VM_SHARED) &&
-	       !(mapping->flags & VM_HUGETLB);
+	return mapping->known && mapping->memory_file && !(mapping->flags & VM_HUGETLB);
 }
 
 static __always_inline bool is_private_memory(const struct mapping_info *mapping)
@@ -168,7 +167,7 @@ static __always_inline void add_absent(struct page_job *job, __u64 address, __u6
 	if (is_private_memory(mapping) || (needs_page_cache(mapping) && !cached)) {
 		job->outcome.absent += pages;
 		count(COUNTER_ABSENT, pages);
-	} else if (mapping->known && mapping->inode && !needs_page_cache(mapping)) {
+	} else if (mapping->known && mapping->inode && !mapping->unlinked && !mapping->memory_file) {
 		job->outcome.in_file += pages;
 		count(COUNTER_IN_FILE, pages);
 	} else {
@@ -310,8 +309,9 @@ static __always_inline int step(const enum loop_engine engine)
 		}
 	}
 	if (look_up_cache)
-		find_cached_pages(mapping->inode_address,
-				  (mapping->file_offset + (job->group - mapping->start)) / PAGE_BYTES);
+		find_cached_pages(mapping->inode_address, mapping->file_offset / PAGE_BYTES +
+								  job->group / PAGE_BYTES -
+								  mapping->start / PAGE_BYTES);
 	else if (job->hot && job->epoch && job->present && is_private_memory(mapping) &&
 		 job->cursor == job->group && job->limit - job->group >= GROUP_BYTES) {
 		job->leave_no_trace = 1;
@@ -349,7 +349,8 @@ static long step_callback(__u32 index, void *context)
 static __always_inline void take_pages(struct page_job *job, const enum loop_engine engine)
 {
 	if (engine == ENGINE_ITERATOR) {
-		bpf_repeat(LOOP_STEPS) {
+		bpf_repeat(LOOP_STEPS)
+		{
 			if (step_with_lookup())
 				break;
 		}

@@ -21,8 +21,8 @@
 #define ENTRY_PRESENT (1ULL << 0)
 #define ENTRY_ACCESSED (1ULL << 5)
 #define ENTRY_DIRTY (1ULL << 6)
-#define ENTRY_HUGE (1ULL << 7)      /* in an upper table: maps memory itself */
-#define ENTRY_PROTNONE (1ULL << 8)  /* without PRESENT: mapped, but PROT_NONE */
+#define ENTRY_HUGE (1ULL << 7)     /* in an upper table: maps memory itself */
+#define ENTRY_PROTNONE (1ULL << 8) /* without PRESENT: mapped, but PROT_NONE */
 #define TABLE_SLOTS 512
 #define GIB (1ULL << 30)
 

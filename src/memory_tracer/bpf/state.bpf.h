@@ -28,7 +28,7 @@ struct mprotect_args_t {
 	__u64 address;
 	__u64 length;
 	__u64 protection;
-	__s64 key; /* pkey_mprotect only */
+	__s64 key;    /* pkey_mprotect only */
 	__u32 kind;   /* enum event_kind */
 	__u32 status; /* enum event_status, as known at entry */
 	__u32 previous_protection;
@@ -141,13 +141,15 @@ struct mapping_info {
 	__u64 flags; /* vm_flags */
 	__u64 inode; /* 0: anonymous */
 	__u64 file_offset;
-	__u64 file; /* struct file *, to find the path while the mapping cannot go away */
+	__u64 file;          /* struct file *, to find the path while the mapping cannot go away */
 	__u64 inode_address; /* struct inode *, likewise */
 	__u32 device;
 	__u8 known;
 	__u8 unlinked;
-	__u8 touched; /* anonymous: has had a page (anon_vma set) */
-	__u8 special; /* the kernel's own, such as the vDSO */
+	__u8 touched;     /* anonymous: has had a page (anon_vma set) */
+	__u8 special;     /* the kernel's own, such as the vDSO */
+	__u8 memory_file; /* shared memory or a memfd: what is not in memory is a hole */
+	__u8 reserved[7];
 };
 
 /* NAME_MAX, and its NUL. */
@@ -184,7 +186,7 @@ struct page_job {
 	__u32 compared;       /* pages */
 	__u8 hot;
 	__u8 event_sent;
-	__u8 present; /* entries holds something */
+	__u8 present;        /* entries holds something */
 	__u8 leave_no_trace; /* do not set accessed bits by reading */
 	struct mapping_info mapping;
 	struct event_record event;

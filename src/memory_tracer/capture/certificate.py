@@ -57,7 +57,7 @@ def _damaged_contents(index: Index) -> Iterator[str]:
     examples = list(itertools.islice(numbers, _EXAMPLES))
     count = len(examples) + sum(1 for _ in numbers)
     if count:
-        yield f"{count} stored pages do not match their SHA-256: {_listed(examples, count)}"
+        yield f"stored pages that do not match their SHA-256: {_listed('numbers', examples, count)}"
 
 
 def _damaged_rows(relations: Relations) -> Iterator[str]:
@@ -70,7 +70,7 @@ def _damaged_rows(relations: Relations) -> Iterator[str]:
     ):
         ordinals = rows["ordinal"][wrong]
         if len(ordinals):
-            yield f"{len(ordinals)} pages {what}: {_listed(ordinals[:_EXAMPLES].tolist(), len(ordinals))}"
+            yield f"pages that {what}: {_listed('ordinals', ordinals[:_EXAMPLES].tolist(), len(ordinals))}"
 
 
 def _wrong_totals(index: Index) -> Iterator[str]:
@@ -85,20 +85,19 @@ def _wrong_totals(index: Index) -> Iterator[str]:
 
 def _notes(index: Index, relations: Relations) -> Iterator[str]:
     coalesced = index.counters.get("kernel", {}).get("coalesced", 0)
-    if coalesced:
-        yield f"{coalesced} calls on hot regions changed nothing and are only counted"
     late = int(np.count_nonzero(relations.rows["flags"] & FLAG_LATE))
-    if late:
-        yield f"{late} pages were read by user space some time after their event"
-    lost = len(relations.events) - relations.recorded_count
-    if lost:
-        yield f"pages of {lost} events are there although the events themselves are lost"
-    unknown = int(np.count_nonzero(relations.events["kind"] == EventKind.UNKNOWN)) - lost
-    if unknown:
-        yield f"{unknown} events are of a kind this version does not know"
+    stand_ins = len(relations.events) - relations.recorded_count
+    unknown = int(np.count_nonzero(relations.events["kind"] == EventKind.UNKNOWN)) - stand_ins
+    facts = {
+        "calls on hot regions that changed nothing and are only counted": coalesced,
+        "pages read by user space some time after their event": late,
+        "events whose own record is lost while pages of them are there": stand_ins,
+        "events of a kind this version does not know": unknown,
+    }
+    return (f"{fact}: {count}" for fact, count in facts.items() if count)
 
 
-def _listed(examples: list[int], count: int) -> str:
-    """Return the numbers, and that there are more if there are."""
-    numbers = ", ".join(map(str, examples))
-    return f"numbers {numbers} and more" if count > len(examples) else f"numbers {numbers}"
+def _listed(what: str, examples: list[int], count: int) -> str:
+    """Return ``count`` and the numbers of the first ones."""
+    more = ", ..." if count > len(examples) else ""
+    return f"{count} ({what} {', '.join(map(str, examples))}{more})"

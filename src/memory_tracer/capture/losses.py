@@ -7,13 +7,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..model import Loss, Missing
+from ..model import Loss, Missing, Protection
 from ..wire.layout import FLAG_LATE, LOSS_COUNTERS, SEQUENCE_CPU_SHIFT
 from .decode import missing_reason
+from .filters import is_region_event
 from .format import NO_CONTENT
 from .index import Index
 from .relations import Relations
 from .scan import Scanner
+
+#: Results from -4095 to -1 are errors (include/linux/err.h).
+_MAX_ERRNO = 4095
 
 #: A message from a file is shown up to this length.
 _MESSAGE_LIMIT = 500
@@ -26,6 +30,7 @@ def find_losses(index: Index, relations: Relations, scanner: Scanner) -> tuple[L
     return (
         *_kernel_losses(index, relations),
         *_missing_pages(index, relations),
+        *_unwatched_regions(relations),
         *_unreadable_records(index),
         *_file_losses(index, scanner),
     )
@@ -89,12 +94,31 @@ def _missing_pages(index: Index, relations: Relations) -> Iterator[Loss]:
             yield Loss(str(reason), counts[reason], "pages", reason.sentence)
 
 
+def _unwatched_regions(relations: Relations) -> Iterator[Loss]:
+    """Memory that can be written and executed at once changes without any call to record it at."""
+    events = relations.events[: relations.recorded_count]
+    processes = relations.event_process[: relations.recorded_count]
+    both = Protection.WRITE | Protection.EXEC
+    open_to_writes = is_region_event(events) & ((events["protection"] & both) == both)
+    open_to_writes &= (events["result"] >= 0) | (events["result"] < -_MAX_ERRNO)
+    chosen = np.flatnonzero(open_to_writes)
+    starts = set(zip(processes[chosen].tolist(), events["address"][chosen].tolist(), strict=True))
+    if starts:
+        yield Loss(
+            "unwatched-writes",
+            len(starts),
+            "regions",
+            "they were writable and executable at once; what was written after the call is not recorded",
+        )
+
+
 def _unreadable_records(index: Index) -> Iterator[Loss]:
-    unknown = max(index.unknown_records, index.counters.get("recorder", {}).get("unknown_records", 0))
-    if unknown:
+    if index.unknown_records:
+        unknown = index.unknown_records
         yield Loss("unknown-records", unknown, "records", "this version does not know their type")
-    if index.malformed_records:
-        yield Loss("malformed-records", index.malformed_records, "records", "they name impossible addresses")
+    malformed = index.counters.get("recorder", {}).get("malformed_records", 0) + index.malformed_records
+    if malformed:
+        yield Loss("malformed-records", malformed, "records", "they contradict themselves")
 
 
 def _file_losses(index: Index, scanner: Scanner) -> Iterator[Loss]:

@@ -77,7 +77,7 @@ class Seconds(click.ParamType[int]):
         """Return nanoseconds; every digit of ``1.234567891`` counts."""
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(-?)([0-9]{0,10})(?:\.([0-9]{0,9}))?", value)
+        match = re.fullmatch(r"(-?)([0-9]{0,11})(?:\.([0-9]{0,9}))?", value)
         if not match or not (match[2] or match[3]):
             self.fail(f"{value!r} is not a number of seconds such as 1.5", param, ctx)
         nanoseconds = int(match[2] or 0) * 10**9 + int((match[3] or "").ljust(9, "0"))

@@ -10,9 +10,13 @@ from ..errors import UsageError
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.option("--syscall", "syscalls", multiple=True, help="Show entry and exit of this system call. Repeatable.")
+@click.option(
+    "--syscall", "syscalls", multiple=True, help="Show entry and exit of this system call. Repeatable."
+)
 @click.option("--all-syscalls", is_flag=True, help="Show every system call of the machine.")
-@click.option("--pid", "pids", type=int, multiple=True, help="Trace this process with the program. Repeatable.")
+@click.option(
+    "--pid", "pids", type=int, multiple=True, help="Trace this process with the program. Repeatable."
+)
 @click.option("--duration", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds.")
 @click.argument("command_line", metavar="[COMMAND]...", nargs=-1, type=click.UNPROCESSED)
 def command(

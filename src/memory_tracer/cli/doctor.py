@@ -30,7 +30,8 @@ def command(ctx: click.Context, as_json: bool) -> None:
             click.echo(json.dumps(asdict(finding)))
     else:
         rows = [
-            ("ok" if finding.ok else "NO", finding.subject, finding.state, finding.remedy or "") for finding in findings
+            ("ok" if finding.ok else "NO", finding.subject, finding.state, finding.remedy or "")
+            for finding in findings
         ]
         print_table([Column(""), Column("SUBJECT"), Column("STATE"), Column("TO IMPROVE IT")], rows)
     ctx.exit(0 if can_record(findings) else 1)

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-_RECORDED_KINDS = [str(kind) for kind in EventKind if EventKind.MMAP <= kind]
+_RECORDED_KINDS = [str(kind) for kind in EventKind if kind >= EventKind.MMAP]
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """A number of bytes with an optional K, M, G or T (binary units)."""
 
     name = "size"
@@ -43,12 +43,14 @@ class Size(click.ParamType):
         return int(match[1]) * _UNITS[match[2]]
 
 
-class Requested(click.ParamType):
+class Requested(click.ParamType[ProtectionFilter]):
     """Which requested protections matter."""
 
     name = "protection"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> ProtectionFilter:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> ProtectionFilter:
         """Return the filter."""
         if isinstance(value, ProtectionFilter):
             return value
@@ -59,7 +61,9 @@ class Requested(click.ParamType):
 
 
 _OPTIONS = (
-    click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The capture to write."),
+    click.option(
+        "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The capture to write."
+    ),
     click.option("-f", "--force", is_flag=True, help="Replace an existing capture."),
     click.option(
         "--prot",
@@ -69,13 +73,21 @@ _OPTIONS = (
         help="Protections that matter: x, wx (at least these), r-x (exactly), any.",
     ),
     click.option(
-        "--event", "kinds", type=click.Choice(_RECORDED_KINDS), multiple=True, help="Only this kind. Repeatable."
+        "--event",
+        "kinds",
+        type=click.Choice(_RECORDED_KINDS),
+        multiple=True,
+        help="Only this kind. Repeatable.",
     ),
     click.option("--no-follow", is_flag=True, help="Do not trace descendants."),
     click.option("--exclude-file-backed", is_flag=True, help="Leave mappings of files on disk out."),
-    click.option("--uid", type=click.IntRange(0, 2**32 - 1), help="Only events of threads with this user id."),
+    click.option(
+        "--uid", type=click.IntRange(0, 2**32 - 1), help="Only events of threads with this user id."
+    ),
     click.option("--comm", help="Only events of threads with this name."),
-    click.option("--duration", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds."),
+    click.option(
+        "--duration", type=click.FloatRange(min=0, min_open=True), help="Stop after so many seconds."
+    ),
     click.option(
         "--ring-size",
         type=Size(),
@@ -142,11 +154,13 @@ def capture_owner(name: str | None) -> User | None:
 def stopped_by_signals(session: Session) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the recording cleanly; the same signal again ends everything at once."""
 
-    def stop(number: int, frame: object) -> None:
+    def stop(number: int, _frame: object) -> None:
         session.stop()
         signal.signal(number, signal.SIG_DFL)
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    previous = {
+        number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:
@@ -168,7 +182,9 @@ def print_closing_lines(path: Path) -> None:
         if capture.complete:
             lines.append("Complete: nothing was lost.")
         else:
-            lines += [f"Incomplete: {loss.count:,} {loss.unit} {loss.explanation}" for loss in capture.losses]
+            lines += [
+                f"Incomplete: {loss.count:,} {loss.unit}: {loss.explanation}" for loss in capture.losses
+            ]
         lines.append(f"Next: memory-tracer report {shlex.quote(clean(str(path)))}")
     for line in lines:
         click.echo(f"memory-tracer: {line}", err=True)

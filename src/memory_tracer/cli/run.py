@@ -22,7 +22,7 @@ from .recording import (
 @click.option("--end-with-command", is_flag=True, help="Do not wait for COMMAND's descendants.")
 @click.argument("command_line", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_context
-def command(ctx: click.Context, command_line: tuple[str, ...], **options: Any) -> None:
+def command(ctx: click.Context, /, command_line: tuple[str, ...], **options: Any) -> None:
     """Start COMMAND and record the code it makes executable.
 
     COMMAND is held before its first instruction until everything is attached, runs with your

@@ -63,7 +63,13 @@ class UserSpaceReader:
             return  # it ended; its exit event says so
 
     def _mapping(
-        self, memory: ProcessMemory, who: Identity, mapping: Mapping, kind: EventKind, name: bytes, parent: int
+        self,
+        memory: ProcessMemory,
+        who: Identity,
+        mapping: Mapping,
+        kind: EventKind,
+        name: bytes,
+        parent: int,
     ) -> Iterator[bytes]:
         pages = (mapping.end - mapping.start) // PAGE_SIZE
         linked = mapping.inode != 0 and not mapping.unlinked
@@ -119,7 +125,9 @@ class UserSpaceReader:
             elif run.content is None:
                 yield self._encoder.missing(who, run.address, cause, run.pages, Missing.UNREADABLE)
             elif budget < run.pages:
-                yield self._encoder.missing(who, run.address, cause, (end - run.address) // PAGE_SIZE, Missing.DEFERRED)
+                yield self._encoder.missing(
+                    who, run.address, cause, (end - run.address) // PAGE_SIZE, Missing.DEFERRED
+                )
                 break
             else:
                 budget -= run.pages

@@ -38,7 +38,9 @@ class Epochs:
         due.update(self._program.comparing_much())
         for pid in due:
             self._start(pid)
-        self._next_question = time.monotonic_ns() + max(_QUESTION_NS, _COST_FACTOR * (time.monotonic_ns() - now))
+        self._next_question = time.monotonic_ns() + max(
+            _QUESTION_NS, _COST_FACTOR * (time.monotonic_ns() - now)
+        )
 
     def _start(self, pid: int) -> None:
         try:

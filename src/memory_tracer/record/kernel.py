@@ -66,7 +66,9 @@ class Kernel:
         """Bits of a page-table entry that hold an address; 0 where the layout is not known (x86-64 only)."""
         if os.uname().machine != "x86_64":
             return 0
-        match = re.search(r"^address sizes\s*: (\d+) bits physical", Path("/proc/cpuinfo").read_text(), re.M)
+        match = re.search(
+            r"^address sizes\s*: (\d+) bits physical", Path("/proc/cpuinfo").read_text(), re.MULTILINE
+        )
         bits = min(int(match[1]), 52) if match else 0
         return (1 << bits) - 4096 if bits > 12 else 0
 
@@ -102,10 +104,14 @@ class Kernel:
     def tracepoint_id(self, category: str, name: str) -> int:
         """The number of a tracepoint; raises UnsupportedError when this kernel lacks it."""
         try:
-            with open(f"events/{category}/{name}/id", opener=lambda p, f: os.open(p, f, dir_fd=self.tracefs)) as file:
+            with open(
+                f"events/{category}/{name}/id", opener=lambda p, f: os.open(p, f, dir_fd=self.tracefs)
+            ) as file:
                 return int(file.read())
         except OSError as error:
-            raise UnsupportedError(f"this kernel has no tracepoint {category}:{name}", detail=str(error)) from error
+            raise UnsupportedError(
+                f"this kernel has no tracepoint {category}:{name}", detail=str(error)
+            ) from error
 
     def open_tracepoint(self, category: str, name: str) -> int:
         """Open a perf event on a tracepoint (perf_event_open(2)); returns the descriptor."""
@@ -123,7 +129,9 @@ class Kernel:
                 "the kernel refused a tracepoint: run as root, or with CAP_PERFMON", detail=str(error)
             ) from error
         except OSError as error:
-            raise UnsupportedError(f"the tracepoint {category}:{name} cannot be used", detail=str(error)) from error
+            raise UnsupportedError(
+                f"the tracepoint {category}:{name} cannot be used", detail=str(error)
+            ) from error
 
     def _syscall(self, number: int, *arguments: int | bytes | None) -> int:
         converted = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]

@@ -57,7 +57,11 @@ class LaunchedProcess:
     """A command that waits to be let go. Reap it with ``wait`` or ``poll``."""
 
     def __init__(
-        self, command: Sequence[str], *, user: User | None = None, environment: Mapping[str, str] | None = None
+        self,
+        command: Sequence[str],
+        *,
+        user: User | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """Fork; the child waits. Raises UsageError for an empty command."""
         if not command or not command[0]:

@@ -91,7 +91,7 @@ class Library:
         if level > _LEVEL_INFO:
             return 0
         buffer = ctypes.create_string_buffer(1 << 16)
-        length = self._libc.vsnprintf(buffer, len(buffer), text, arguments)
+        length: int = self._libc.vsnprintf(buffer, len(buffer), text, arguments)
         if length > 0 and self._log_bytes < _LOG_LIMIT:
             line = buffer.value.decode(errors="replace")
             self._log.append(line)
@@ -156,7 +156,9 @@ class Map:
         size = c_size_t()
         base = self._library.pointer("bpf_map__initial_value", self._handle, ctypes.byref(size))
         if offset + len(data) > size.value:
-            raise LoadError("the BPF object and this version of memory-tracer do not belong together; reinstall it")
+            raise LoadError(
+                "the BPF object and this version of memory-tracer do not belong together; reinstall it"
+            )
         ctypes.memmove(base + offset, data, len(data))
 
     def lookup(self, key: bytes, size: int) -> bytes | None:
@@ -199,8 +201,10 @@ class Object:
         try:
             self._handle: int | None = library.pointer("bpf_object__open_file", os.fsencode(path), None)
         except OSError as error:
-            raise LoadError(f"the BPF object cannot be opened: {error.strerror}; reinstall memory-tracer",
-                            detail=library.log) from error
+            raise LoadError(
+                f"the BPF object cannot be opened: {error.strerror}; reinstall memory-tracer",
+                detail=library.log,
+            ) from error
         self._links: list[int] = []
 
     def programs(self) -> Iterator[str]:
@@ -222,11 +226,15 @@ class Object:
 
     def set_autoload(self, name: str, wanted: bool) -> None:
         """Choose whether ``load`` loads program ``name``."""
-        _check(self.library.call("bpf_program__set_autoload", self._program(name), wanted), "select a program")
+        _check(
+            self.library.call("bpf_program__set_autoload", self._program(name), wanted), "select a program"
+        )
 
     def map(self, name: str) -> Map:
         """The map called ``name``."""
-        return Map(self.library, self.library.pointer("bpf_object__find_map_by_name", self._handle, name.encode()))
+        return Map(
+            self.library, self.library.pointer("bpf_object__find_map_by_name", self._handle, name.encode())
+        )
 
     def variable_offset(self, section: str, name: str) -> int:
         """Offset of a global variable in its data section, from the object's BTF."""
@@ -237,11 +245,13 @@ class Object:
         # {type, offset, size} (include/uapi/linux/btf.h).
         words = self.library.words("btf__type_by_id", btf, identifier)
         for index in range(words[1] & 0xFFFF):
-            variable, offset = words[3 + 3 * index], words[4 + 3 * index]
+            variable, offset = int(words[3 + 3 * index]), int(words[4 + 3 * index])
             label = self.library.words("btf__type_by_id", btf, variable)[0]
             if self.library.text("btf__name_by_offset", btf, label) == name:
                 return offset
-        raise LoadError("the BPF object and this version of memory-tracer do not belong together; reinstall it")
+        raise LoadError(
+            "the BPF object and this version of memory-tracer do not belong together; reinstall it"
+        )
 
     def load(self) -> None:
         """Verify and load the selected programs and all maps."""
@@ -249,13 +259,13 @@ class Object:
         if result == 0:
             return
         number = -result
-        if number in (errno.EPERM, errno.EACCES) and "BPF program is too large" not in self.library.log:
-            if "processed" not in self.library.log:
-                raise PrivilegeError(
-                    "the kernel refused to load a BPF program: run as root, or with CAP_BPF, CAP_PERFMON "
-                    "and CAP_SYS_RESOURCE",
-                    detail=self.library.log,
-                )
+        # The verifier also says EACCES, but not without its closing statistics.
+        if number in (errno.EPERM, errno.EACCES) and "processed" not in self.library.log:
+            raise PrivilegeError(
+                "the kernel refused to load a BPF program: run as root, or with CAP_BPF, CAP_PERFMON "
+                "and CAP_SYS_RESOURCE",
+                detail=self.library.log,
+            )
         raise LoadError(
             f"the kernel did not accept the BPF program ({os.strerror(number)}); "
             "run again with --verbose for the verifier's reason",
@@ -279,7 +289,9 @@ class Object:
 
     def attach_perf_event(self, name: str, descriptor: int) -> None:
         """Attach program ``name`` to an open perf event; libbpf takes the descriptor over."""
-        self._keep(name, self._attempt(name, "bpf_program__attach_perf_event", self._program(name), descriptor))
+        self._keep(
+            name, self._attempt(name, "bpf_program__attach_perf_event", self._program(name), descriptor)
+        )
 
     def _attempt(self, name: str, function: str, *arguments: object) -> int:
         try:
@@ -309,7 +321,7 @@ class Object:
 class _TestRunOptions(ctypes.Structure):
     """``struct bpf_test_run_opts`` (bpf/bpf.h); the fields up to the ones used here."""
 
-    _fields_ = [  # noqa: RUF012 - the form ctypes asks for
+    _fields_ = [
         ("size", c_size_t),
         ("data_in", c_void_p),
         ("data_out", c_void_p),

@@ -41,7 +41,8 @@ class Program:
         """Load. Raises UnsupportedError, PrivilegeError or LoadError, each with one sentence."""
         if not OBJECT_PATH.exists():
             raise UnsupportedError(
-                "this installation has no compiled BPF program; build it with `python -m memory_tracer.bpf.build`"
+                "this installation has no compiled BPF program; "
+                "build it with `python -m memory_tracer.bpf.build`"
             )
         self.settings = settings
         self._kernel = kernel

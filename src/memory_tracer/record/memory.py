@@ -73,8 +73,14 @@ def parse_mapping(line: bytes) -> Mapping | None:
     for letter, bit in ((r, Protection.READ), (w, Protection.WRITE), (x, Protection.EXEC)):
         protection |= bit if letter != b"-" else Protection.NONE
     return Mapping(
-        int(start, 16), int(end, 16), protection, sharing == b"s", int(offset, 16),
-        int(major, 16) << 20 | int(minor, 16), int(inode), name,
+        int(start, 16),
+        int(end, 16),
+        protection,
+        sharing == b"s",
+        int(offset, 16),
+        int(major, 16) << 20 | int(minor, 16),
+        int(inode),
+        name,
     )
 
 
@@ -157,7 +163,12 @@ class ProcessMemory:
         local = _IoVector(ctypes.addressof(buffer), length)
         remote = _IoVector(address, length)
         result = self._libc.process_vm_readv(
-            self.pid, ctypes.byref(local), ctypes.c_ulong(1), ctypes.byref(remote), ctypes.c_ulong(1), ctypes.c_ulong(0)
+            self.pid,
+            ctypes.byref(local),
+            ctypes.c_ulong(1),
+            ctypes.byref(remote),
+            ctypes.c_ulong(1),
+            ctypes.c_ulong(0),
         )
         if result > 0:
             return buffer.raw[:result]
@@ -188,4 +199,4 @@ class ProcessMemory:
 class _IoVector(ctypes.Structure):
     """``struct iovec`` (readv(2))."""
 
-    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]  # noqa: RUF012 - ctypes' form
+    _fields_ = [("base", ctypes.c_void_p), ("length", ctypes.c_size_t)]

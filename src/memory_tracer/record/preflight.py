@@ -30,7 +30,7 @@ def examine() -> list[Finding]:
     """Look at everything a recording needs, the actual load and attach included."""
     kernel = Kernel()
     system = os.uname()
-    findings = [
+    return [
         Finding("kernel", True, f"Linux {system.release} {system.machine}"),
         _btf(),
         _libbpf(),
@@ -40,7 +40,6 @@ def examine() -> list[Finding]:
         _lockdown(),
         _compiler(),
     ]
-    return findings
 
 
 def can_record(findings: list[Finding]) -> bool:
@@ -101,7 +100,9 @@ def _program(kernel: Kernel) -> list[Finding]:
         Finding("hook", True, "tracepoint"),
         Finding("page loop", True, program.page_loop),
         Finding(
-            "absent pages", True, "seen in the page tables" if walks else "tried one by one: large sparse regions are slow"
+            "absent pages",
+            True,
+            "seen in the page tables" if walks else "tried one by one: large sparse regions are slow",
         ),
     ]
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import OutputError
 from ..model import EventKind, Missing, Status
-from ..wire.layout import EVENT, FLAG_LATE, MISSING, RecordType, codec
+from ..wire.layout import RecordType
 from ..wire.split import Batch, split
 from .baseline import UserSpaceReader
 from .epochs import Epochs
@@ -33,10 +33,7 @@ _LATE_MEMORY = 4096
 #: How often the counters are written into the capture (nanoseconds).
 _COUNTERS_INTERVAL_NS = 1_000_000_000
 
-_EVENT = codec(EVENT)
-_EVENT_INDEX = {spec.name: index for index, spec in enumerate(EVENT)}
-_MISSING = codec(MISSING)
-_MISSING_INDEX = {spec.name: index for index, spec in enumerate(MISSING)}
+_MISSING_FIELDS = ("reason", "pid", "cause", "address", "pages")
 
 #: Reasons after which user space can still find out what the pages hold.
 _ANSWERABLE = frozenset({Missing.NOT_PRESENT, Missing.DEFERRED, Missing.UNREADABLE, Missing.SWAPPED})
@@ -191,23 +188,17 @@ class Recorder:
     def _requests(self, batch: Batch) -> list[Iterable[bytes]]:
         """What the records of ``batch`` ask user space to read."""
         requests: list[Iterable[bytes]] = []
-        for offset in batch.offsets[batch.types == RecordType.MISSING]:
-            fields = _MISSING.unpack_from(batch.data, int(offset))
-            reason = fields[_MISSING_INDEX["reason"]]
-            if reason in _ANSWERABLE and not fields[_MISSING_INDEX["flags"]] & FLAG_LATE:
-                pid, cause, address, pages = (
-                    fields[_MISSING_INDEX[name]] for name in ("pid", "cause", "address", "pages")
-                )
-                if self._is_due(pid, address, pages):
-                    requests.append(self._user_space.deferred(pid, cause, address, pages))
-        for offset in batch.offsets[batch.types == RecordType.EVENT]:
-            fields = _EVENT.unpack_from(batch.data, int(offset))
-            if (
-                fields[_EVENT_INDEX["kind"]] == EventKind.EXEC
-                and fields[_EVENT_INDEX["status"]] & Status.MAPPINGS_INCOMPLETE
-            ):
-                requests.append(self._user_space.exec_mappings(fields[_EVENT_INDEX["pid"]]))
-        return requests
+        chosen = np.flatnonzero(batch.types == RecordType.MISSING)
+        columns = (batch.column(chosen, RecordType.MISSING, name).tolist() for name in _MISSING_FIELDS)
+        for reason, pid, cause, address, pages in zip(*columns, strict=True):
+            if reason in _ANSWERABLE and self._is_due(pid, address, pages):
+                requests.append(self._user_space.deferred(pid, cause, address, pages))
+        chosen = np.flatnonzero(batch.types == RecordType.EVENT)
+        kinds = batch.column(chosen, RecordType.EVENT, "kind")
+        status = batch.column(chosen, RecordType.EVENT, "status")
+        incomplete = (kinds == EventKind.EXEC) & ((status & np.uint64(Status.MAPPINGS_INCOMPLETE)) != 0)
+        pids = batch.column(chosen[incomplete], RecordType.EVENT, "pid").tolist()
+        return requests + [self._user_space.exec_mappings(pid) for pid in pids]
 
     def _is_due(self, pid: int, address: int, pages: int) -> bool:
         """Whether this run was not read a moment ago: hot regions ask thousands of times a second."""
@@ -230,7 +221,7 @@ class Recorder:
                 "records": self.records,
                 "pages": self.pages,
                 "discarded": self.discarded,
-                "malformed": self.malformed,
+                "malformed_records": self.malformed,
                 "limited_pages": self._writer.limited_pages,
                 "late_pages": self._user_space.counts.read,
                 "gone_pages": self._user_space.counts.gone,

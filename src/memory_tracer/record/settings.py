@@ -39,7 +39,9 @@ class ProtectionFilter:
         bits = {"r": Protection.READ, "w": Protection.WRITE, "x": Protection.EXEC}
         if text == "any":
             return cls(Protection.NONE, Protection.NONE)
-        exact = len(text) == 3 and all(a in (b, "-") for a, b in zip(text, "rwx", strict=True)) and "-" in text
+        exact = (
+            len(text) == 3 and all(a in (b, "-") for a, b in zip(text, "rwx", strict=True)) and "-" in text
+        )
         letters = text.replace("-", "") if exact else text
         if not text or len(set(letters)) != len(letters) or not set(letters) <= set(bits):
             raise UsageError(f"{text!r} is not a protection; use x, wx, rwx, r-x or any")
@@ -70,9 +72,13 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         if not MIN_RING_BYTES <= self.ring_bytes <= MAX_RING_BYTES or self.ring_bytes & (self.ring_bytes - 1):
-            raise UsageError("the ring size must be a power of two from 4 KiB to 1 GiB (kernel/bpf/ringbuf.c)")
+            raise UsageError(
+                "the ring size must be a power of two from 4 KiB to 1 GiB (kernel/bpf/ringbuf.c)"
+            )
         if self.comm is not None and len(self.comm.encode()) >= COMM_BYTES:
-            raise UsageError(f"a process name has at most {COMM_BYTES - 1} bytes: {self.comm!r} never matches")
+            raise UsageError(
+                f"a process name has at most {COMM_BYTES - 1} bytes: {self.comm!r} never matches"
+            )
 
     def pack(self, physical_mask: int, physical_gib: int) -> bytes:
         """The bytes of ``struct trace_configuration``, with a fresh secret hash key."""

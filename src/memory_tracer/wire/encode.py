@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .layout import (
@@ -31,9 +32,15 @@ from .layout import (
 USER_SPACE_CPU = 0xFFFF
 
 _RING_HEADER = struct.Struct("<II")
-_CODECS = {kind: codec(fields) for kind, fields in
-           {RecordType.EVENT: EVENT, RecordType.MISSING: MISSING, RecordType.OUTCOME: OUTCOME,
-            RecordType.TEXT: TEXT}.items()}
+_CODECS = {
+    kind: codec(fields)
+    for kind, fields in {
+        RecordType.EVENT: EVENT,
+        RecordType.MISSING: MISSING,
+        RecordType.OUTCOME: OUTCOME,
+        RecordType.TEXT: TEXT,
+    }.items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +64,17 @@ class Encoder:
     ) -> tuple[int, tuple[int, ...]]:
         sequence = USER_SPACE_CPU << SEQUENCE_CPU_SHIFT | next(self._numbers)
         return sequence, (
-            WIRE_VERSION, kind, flags, SIZES[kind], sequence, who.timestamp_ns, who.start_time_ns,
-            who.pid, who.tid, cause, address,
+            WIRE_VERSION,
+            kind,
+            flags,
+            SIZES[kind],
+            sequence,
+            who.timestamp_ns,
+            who.start_time_ns,
+            who.pid,
+            who.tid,
+            cause,
+            address,
         )
 
     def event(self, who: Identity, address: int, **fields: int | bytes) -> tuple[int, bytes]:
@@ -103,12 +119,13 @@ class Encoder:
 
 
 def _pack(
-    kind: RecordType, layout: tuple[FieldSpec, ...], header: tuple[int, ...], fields: dict[str, int | bytes]
+    kind: RecordType,
+    layout: tuple[FieldSpec, ...],
+    header: tuple[int, ...],
+    fields: Mapping[str, int | bytes],
 ) -> bytes:
     values: list[int | bytes] = list(header)
     for spec in layout[len(header) :]:
         value = fields.get(spec.name, b"" if spec.code.endswith("s") else 0)
         values.extend([value] * spec.count)
     return _RING_HEADER.pack(SIZES[kind], 0) + _CODECS[kind].pack(*values)
-
-

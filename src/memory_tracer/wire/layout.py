@@ -151,6 +151,18 @@ def codec(fields: tuple[FieldSpec, ...]) -> struct.Struct:
     return struct.Struct("<" + "".join(f.code if f.count == 1 else f"{f.count}{f.code}" for f in fields))
 
 
+def field_offsets(fields: tuple[FieldSpec, ...]) -> dict[str, tuple[int, int]]:
+    """Where each field starts and how long it is, in bytes."""
+    offsets, position = {}, 0
+    for spec in fields:
+        size = codec((spec,)).size
+        offsets[spec.name] = (position, size)
+        position += size
+    return offsets
+
+
+FIELD_OFFSETS = {kind: field_offsets(fields) for kind, fields in RECORDS.items()}
+
 HEADER_CODEC = codec(HEADER)
 HEADER_BYTES = HEADER_CODEC.size
 SIZES: dict[RecordType, int] = {kind: codec(fields).size for kind, fields in RECORDS.items()}
@@ -187,6 +199,9 @@ LOSS_COUNTERS = {
     "lost_outcomes": ("records", "the ring buffer was full; a larger --ring-size helps"),
     "lost_texts": ("paths", "the ring buffer was full; a larger --ring-size helps"),
     "arguments_full": ("calls", "more calls were in flight than the kernel map holds"),
-    "skipped": ("calls", "their region is so large and changes so often that it was not looked at; --exact helps"),
+    "skipped": (
+        "calls",
+        "their region is so large and changes so often that it was not looked at; --exact helps",
+    ),
     "targets_full": ("processes", "more processes were traced than the kernel map holds"),
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .layout import HEADER_BYTES, RING_HEADER_BYTES
+from .layout import FIELD_OFFSETS, HEADER_BYTES, RING_HEADER_BYTES, RecordType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +44,16 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def column(self, chosen: NDArray[np.intp], kind: RecordType, name: str) -> NDArray[np.uint64]:
+        """Field ``name`` (of 4 or 8 bytes) of the records at the indices ``chosen``, all of type ``kind``."""
+        start, size = FIELD_OFFSETS[kind][name]
+        words = self.data[: len(self.data) // 4 * 4].view("<u4")
+        first = (self.offsets[chosen] + start) >> 2
+        values: NDArray[np.uint64] = words[first].astype(np.uint64)
+        if size == 8:
+            values |= words[first + 1].astype(np.uint64) << np.uint64(32)
+        return values
 
 
 def split(data: NDArray[np.uint8]) -> Batch:

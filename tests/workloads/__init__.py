@@ -1,4 +1,4 @@
-"""Compiles and runs the C programs in workloads/, and works out the bytes they say were executable."""
+"""Compiles and runs the C programs beside this file, and works out the bytes they say were executable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-SOURCES = Path(__file__).parent / "workloads"
+SOURCES = Path(__file__).parent
 PAGE_SIZE = 4096
 
 #: Far beyond what any workload needs on a slow machine; only a hang gets there.
