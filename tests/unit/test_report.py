@@ -95,6 +95,16 @@ def test_report_of_a_complete_capture_says_so_and_what_ran(cli: CommandLine, tmp
     assert "    1 page in 2 generations; 2 events; called from 0x401234" in lines
 
 
+def test_protection_a_region_ended_with_is_told_when_it_no_longer_executes(
+    cli: CommandLine, tmp_path: Path
+) -> None:
+    stream = RecordStream()
+    stream.flip(1)
+    stream.event(protection=3, previous_protection=5)
+    ran = cli("report", write_capture(tmp_path / "x.mtrace", stream))
+    assert "1 page in 1 generation; 2 events; in the end rw-" in ran.out
+
+
 def test_report_fits_one_screen(cli: CommandLine, hostile: Path) -> None:
     *lines, suggestion = cli("report", hostile).out.splitlines()
     assert suggestion.startswith("Next: ")
@@ -117,7 +127,7 @@ def test_programs_and_libraries_are_summed_up_unless_all_is_asked_for(
 ) -> None:
     assert "and 1 mapping of programs and libraries" in cli("report", hostile).out
     everything = cli("report", hostile, "--all").out
-    assert "0x400000-0x404000 r-x" in everything
+    assert "0x400000-0x404000 16 KiB" in everything
     assert "--all" not in everything
 
 

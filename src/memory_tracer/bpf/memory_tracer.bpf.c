@@ -63,7 +63,7 @@ static __always_inline void coalesce(struct page_job *job, struct region_state *
 }
 
 /* Comparing a hot region may take half of the target's time, and no more. */
-#define LONG_COMPARISON_NS 1000000ULL
+#define LONG_COMPARISON_NS 5000000ULL
 
 static __always_inline bool took_too_long(const struct page_job *job, const struct region_state *state)
 {

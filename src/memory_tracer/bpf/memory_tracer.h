@@ -195,8 +195,8 @@ enum configuration_flags {
 	CONFIG_EXACT = 1 << 5,               /* compare every page of every call, however long it takes */
 };
 
-/* Words of the page hash's key: one page and the shift between its two lanes. */
-#define HASH_KEY_WORDS (PAGE_BYTES / 4 + 4)
+/* Words of the page hash's key: one for each word of a page, for each of two lanes. */
+#define HASH_KEY_WORDS (2 * PAGE_BYTES / 8)
 
 /* Set by user space before the program is loaded; constant from then on. */
 struct trace_configuration {
@@ -212,7 +212,7 @@ struct trace_configuration {
 	__u32 physical_gib; /* how far physical addresses reach, to look for the direct map */
 	__u32 reserved;
 	char comm[COMM_BYTES];
-	__u32 hash_key[HASH_KEY_WORDS]; /* secret, random */
+	__u64 hash_key[HASH_KEY_WORDS]; /* secret, random */
 };
 
 /* Bits of target.flags. */

@@ -12,27 +12,26 @@
 #define LOOP_STEPS 65536
 
 /*
- * NH, the hash UMAC (RFC 4418) is built on, twice with the key shifted by four words (Toeplitz):
- * for any two different pages, whoever chose them, both lanes agree with probability at most
- * 2^-64 over the secret key. Products are 32 x 32 -> 64 bits, so no bit's influence is cut off.
+ * Two multilinear sums modulo 2^64 with independent keys. If the lowest differing bit of two pages
+ * is bit v of its word, one sum misses the difference with probability 2^-(64-v) over the key: too
+ * often for high bits. The second sum therefore takes every word byte-swapped, and both together
+ * miss any difference, whoever chose it, with probability at most 2^-58. (Halevi and Krawczyk,
+ * "MMH", 1997, is the idea; sums of products of pairs share the weakness and cure only half.)
  */
 static __always_inline void hash_scratch(struct page_job *job)
 {
 	const __u64 *words = (const __u64 *)job->scratch;
-	__u64 first = 0, second = 0;
+	__u64 plain = ~0ULL, swapped = 0; /* zero means "nothing known", so a page of zeros must not */
 
 #pragma clang loop unroll_count(8)
 	for (int i = 0; i < PAGE_BYTES / 8; i++) {
 		__u64 word = words[i];
-		__u32 low = word, high = word >> 32;
 
-		first += (__u64)(__u32)(low + configured.hash_key[2 * i]) *
-			 (__u32)(high + configured.hash_key[2 * i + 1]);
-		second += (__u64)(__u32)(low + configured.hash_key[2 * i + 4]) *
-			  (__u32)(high + configured.hash_key[2 * i + 5]);
+		plain += word * configured.hash_key[i];
+		swapped += __builtin_bswap64(word) * configured.hash_key[PAGE_BYTES / 8 + i];
 	}
-	job->hash.lanes[0] = first;
-	job->hash.lanes[1] = second;
+	job->hash.lanes[0] = plain;
+	job->hash.lanes[1] = swapped;
 }
 
 /* Read one page of the target: as the target would, else through the direct map. */

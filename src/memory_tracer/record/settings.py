@@ -13,9 +13,9 @@ from ..wire.layout import COMM_BYTES, PAGE_BYTES
 #: Bits of ``trace_configuration.flags``.
 _FOLLOW, _EXCLUDE_FILE_BACKED, _DEBUG, _ANY_UID, _ANY_COMM, _EXACT = (1 << n for n in range(6))
 
-_HASH_KEY_WORDS = PAGE_BYTES // 4 + 4
+_HASH_KEY_WORDS = 2 * PAGE_BYTES // 8
 #: ``struct trace_configuration`` of memory_tracer.h.
-_CONFIGURATION = struct.Struct(f"<3Q8I{COMM_BYTES}s{_HASH_KEY_WORDS}I")
+_CONFIGURATION = struct.Struct(f"<3Q8I{COMM_BYTES}s{_HASH_KEY_WORDS}Q")
 
 MIN_RING_BYTES = PAGE_BYTES
 MAX_RING_BYTES = 1 << 30
@@ -102,7 +102,7 @@ class Settings:
             physical_gib,
             0,
             (self.comm or "").encode(),
-            *struct.unpack(f"<{_HASH_KEY_WORDS}I", secrets.token_bytes(4 * _HASH_KEY_WORDS)),
+            *struct.unpack(f"<{_HASH_KEY_WORDS}Q", secrets.token_bytes(8 * _HASH_KEY_WORDS)),
         )
 
     def describe(self) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..analyze.processes import describe_wait_status, process_tree
 from ..analyze.timeline import start_ns
-from ..model import Loss, Process
+from ..model import Loss, Process, Protection
 from ..terminal import clean, console, format_count, format_duration, format_seconds, format_size
 from .story import Sight, Story, command_of, duration_ns, metadata_text, targets_of
 
@@ -114,9 +114,9 @@ def _print_regions(screen: Console, capture: Capture, story: Story, everything: 
 def _print_sight(screen: Console, sight: Sight, origin: int) -> None:
     history = sight.history
     region = history.region
-    protection = "rwx" if history.rwx else str(history.protection)
+    writable = "rwx " if history.rwx else ""
     screen.print(
-        f"  {region.start:#x}-{region.end:#x} {protection} {format_size(region.length)}, pid {history.pid}, "
+        f"  {region.start:#x}-{region.end:#x} {writable}{format_size(region.length)}, pid {history.pid}, "
         f"{', '.join(map(str, history.kinds))} at {format_seconds(history.first_ns - origin)} s",
         style="bold red" if history.rwx else "cyan",
     )
@@ -133,6 +133,8 @@ def _traits(history: RegionHistory) -> Iterator[str]:
         yield format_count(history.flips, "event")
     if history.caller is not None:
         yield f"called from {history.caller:#x}"
+    if not history.protection & Protection.EXEC:
+        yield f"in the end {history.protection}"
     if history.shared:
         yield "shared"
     if history.unlinked:

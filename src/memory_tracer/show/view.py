@@ -12,7 +12,7 @@ from ..analyze.runs import Run, runs
 from ..analyze.timeline import Row
 from ..errors import NotCapturedError, UsageError
 from ..model import ADDRESS_END, PAGE_SIZE, REGION_KINDS, Event
-from ..terminal import format_count
+from ..terminal import format_count, progress
 
 if TYPE_CHECKING:
     from ..analyze.regions import RegionHistory
@@ -81,7 +81,7 @@ def _find_image(
     start = history.region.start
     steps = region_images(capture, history, max(end, history.region.end), until_ns)
     image: Image | None = None
-    for image in steps:
+    for image in progress(steps, "steps looked at:"):
         if image.generation == generation:
             return image
     if image is None:
