@@ -31,6 +31,15 @@
 #define EACCES 13
 #define MAX_ERRNO 4095
 
+/* System call numbers (asm/unistd.h). */
+#if defined(__TARGET_ARCH_x86)
+#define NR_MMAP 9
+#define NR_MPROTECT 10
+#elif defined(__TARGET_ARCH_arm64)
+#define NR_MMAP 222
+#define NR_MPROTECT 226
+#endif
+
 /* include/linux/mm.h; the low four agree with PROT_* and have not changed since 2.x. */
 #define VM_EXEC 0x4UL
 #define VM_SHARED 0x8UL

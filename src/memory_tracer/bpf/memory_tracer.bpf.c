@@ -213,7 +213,7 @@ static __always_inline bool join_mmap(struct page_job *job, struct trace_target 
 	event->result = result;
 	event->header.address = failed(result) ? arguments->address : result;
 	event->length = arguments->length;
-	event->protection = arguments->protection;
+	event->protection = arguments->protection & PROT_ALL;
 	event->arguments[0] = arguments->address;
 	event->arguments[1] = arguments->length;
 	event->arguments[2] = arguments->protection;
@@ -285,7 +285,7 @@ static __always_inline bool join_mprotect(struct page_job *job, struct trace_tar
 	event->result = result;
 	event->header.address = arguments->address;
 	event->length = arguments->length;
-	event->protection = arguments->protection;
+	event->protection = arguments->protection & PROT_ALL; /* there is PROT_GROWSDOWN, too */
 	event->previous_protection = arguments->previous_protection;
 	event->status = arguments->status;
 	event->arguments[0] = arguments->address;
@@ -297,6 +297,46 @@ static __always_inline bool join_mprotect(struct page_job *job, struct trace_tar
 }
 
 /*
+ * A call whose entry was not noted: it was in flight when we attached, the map was full, or its
+ * protection was of no interest. The registers still hold the arguments. False when it was not of
+ * interest, or this kernel does not give the registers.
+ */
+static __always_inline bool join_unpaired(struct page_job *job, struct trace_target *target, __s64 number,
+					  __s64 result)
+{
+	struct event_record *event = &job->event;
+	struct pt_regs *registers;
+	__u64 protection;
+
+	if (!kernel_has_task_pt_regs())
+		return false;
+	registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	protection = PT_REGS_PARM3_CORE_SYSCALL(registers);
+	if (!protection_matters(protection))
+		return false;
+	begin_event(job, target,
+		    number == NR_MMAP       ? EVENT_MMAP
+		    : number == NR_MPROTECT ? EVENT_MPROTECT
+					    : EVENT_PKEY_MPROTECT);
+	event->status = STATUS_PREVIOUS_UNKNOWN;
+	event->result = result;
+	event->arguments[0] = PT_REGS_PARM1_CORE_SYSCALL(registers);
+	event->arguments[1] = PT_REGS_PARM2_CORE_SYSCALL(registers);
+	event->arguments[2] = protection;
+	event->arguments[3] = PT_REGS_PARM4_CORE_SYSCALL(registers);
+	if (event->kind == EVENT_MMAP) {
+		event->arguments[4] = PT_REGS_PARM5_CORE_SYSCALL(registers);
+		event->status = 0;
+	}
+	event->header.address = event->kind == EVENT_MMAP && !failed(result) ? (__u64)result
+									     : event->arguments[0];
+	event->length = event->arguments[1];
+	event->protection = protection & PROT_ALL;
+	count(COUNTER_UNPAIRED, 1);
+	return true;
+}
+
+/*
  * Exit of all three calls. One program for all, because most of its load time is the verifier's
  * work on the page loop; a thread is inside at most one call, so the saved arguments say which.
  */
@@ -304,11 +344,13 @@ static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const
 {
 	struct trace_target *target = current_target();
 	struct page_job *job = this_job();
+	__s64 number = ctx->id;
 	__s64 result = ctx->ret;
 
-	if (!target || !job)
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
 		return 0;
-	if (!join_mprotect(job, target, result) && !join_mmap(job, target, result))
+	if (!join_mprotect(job, target, result) && !join_mmap(job, target, result) &&
+	    !join_unpaired(job, target, number, result))
 		return 0;
 	note_caller(&job->event);
 	if (!event_matters(&job->event))

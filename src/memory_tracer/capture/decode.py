@@ -34,8 +34,8 @@ _LATEST = datetime.max.replace(tzinfo=UTC)
 
 #: How many arguments a call has.
 _ARGUMENTS = {EventKind.MMAP: 6, EventKind.MPROTECT: 3, EventKind.PKEY_MPROTECT: 4, EventKind.MUNMAP: 2}
-#: Kinds whose record's result means something.
-_WITH_RESULT = frozenset({*_ARGUMENTS, EventKind.EXIT, EventKind.THREAD_EXIT})
+#: Kinds whose record's result means something. munmap is seen at entry, before it has one.
+_WITH_RESULT = frozenset({*_ARGUMENTS, EventKind.EXIT, EventKind.THREAD_EXIT}) - {EventKind.MUNMAP}
 
 _REASONS = {int(reason): reason for reason in Missing}
 
