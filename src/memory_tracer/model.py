@@ -45,6 +45,7 @@ class EventKind(enum.IntEnum):
     MUNMAP = 4
     BASELINE = 16
     EXEC_MAPPING = 17
+    LAST_LOOK = 18
     FORK = 32
     THREAD = 33
     EXEC = 34

@@ -9,7 +9,7 @@
  * Programs whose names end in __bounded, __callback or __iterator exist once for each way to
  * repeat work that some kernel has (see enum loop_engine); the loader loads one of the three.
  */
-#include "process.bpf.h"
+#include "last_look.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -240,6 +240,7 @@ static __always_inline int enter_mprotect(struct trace_event_raw_sys_enter *ctx,
 		.status = STATUS_PREVIOUS_UNKNOWN,
 	};
 	struct mapping_info mapping;
+	struct page_job *job;
 
 	if (!target || target->flags & TARGET_WAITS_FOR_EXEC)
 		return 0;
@@ -256,6 +257,13 @@ static __always_inline int enter_mprotect(struct trace_event_raw_sys_enter *ctx,
 		return 0;
 	if (bpf_map_update_elem(&mprotect_args, &thread, &arguments, BPF_ANY))
 		count(COUNTER_ARGUMENTS_FULL, 1);
+	/* What was written while it was writable and executable, or through another mapping. */
+	job = this_job();
+	if (engine == ENGINE_ITERATOR && job && arguments.previous_protection & PROT_EXEC && !(arguments.protection & PROT_EXEC) &&
+	    (arguments.previous_protection & PROT_WRITE || mapping.flags & VM_SHARED)) {
+		look_before(ctx, job, arguments.address, arguments.address + page_align(arguments.length),
+			    kind);
+	}
 	return 0;
 }
 
@@ -365,7 +373,8 @@ static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const
 /* ---- munmap ------------------------------------------------------------------------------- */
 
 /* At entry: the mapping is still there to be looked at. Plain data is no business of ours. */
-static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
+static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx,
+					const enum loop_engine engine)
 {
 	struct trace_target *target = current_target();
 	struct page_job *job = this_job();
@@ -392,8 +401,78 @@ static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx, c
 			event->status |= STATUS_SEVERAL_MAPPINGS;
 	}
 	note_caller(event);
-	if (event_matters(event))
+	if (!event_matters(event))
+		return 0;
+	if (engine == ENGINE_ITERATOR)
+		look_then_send(ctx, job, event->header.address, event->header.address + event->length);
+	else
 		send_event();
+	return 0;
+}
+
+/* ---- the end of an address space ------------------------------------------------------------- */
+
+/* Attached to the entries of execve and execveat. If the call fails, we have looked for nothing. */
+SEC("?tracepoint/syscalls/sys_enter_execve")
+int enter_execve__iterator(struct trace_event_raw_sys_enter *ctx)
+{
+	struct trace_target *target = current_target();
+	struct page_job *job = this_job();
+
+	if (target && !(target->flags & TARGET_WAITS_FOR_EXEC) && job)
+		look_before(ctx, job, 0, ~0ULL, EVENT_EXEC);
+	return 0;
+}
+
+/*
+ * Where sched_process_exit comes after the address space is gone (before Linux 6.16), this comes
+ * in time for processes that end by themselves.
+ */
+SEC("?tracepoint/syscalls/sys_enter_exit_group")
+int enter_exit_group__iterator(struct trace_event_raw_sys_enter *ctx)
+{
+	struct trace_target *target = current_target();
+	struct page_job *job = this_job();
+
+	if (target && !(target->flags & TARGET_WAITS_FOR_EXEC) && job)
+		look_before(ctx, job, 0, ~0ULL, EVENT_EXIT);
+	return 0;
+}
+
+/* Never attached: the others end by calling it. */
+SEC("?tracepoint")
+int last_look__iterator(void *ctx)
+{
+	return look();
+}
+
+/* ---- the end of a process -------------------------------------------------------------------- */
+
+/* Called for every thread; the process ends with the last of them. */
+static __always_inline int exit_thread(void *ctx, const enum loop_engine engine)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+	struct trace_target *target = bpf_map_lookup_elem(&targets, &pid);
+	struct page_job *job = this_job();
+	bool last = BPF_CORE_READ(task, signal, live.counter) == 0;
+	struct event_record *event;
+
+	if (!target || !job)
+		return 0;
+	if (!(target->flags & TARGET_WAITS_FOR_EXEC)) {
+		begin_event(job, target, last ? EVENT_EXIT : EVENT_THREAD_EXIT);
+		event = &job->event;
+		event->result = BPF_CORE_READ(task, exit_code);
+		if (last && BPF_CORE_READ(task, signal, group_exit_code))
+			event->result = BPF_CORE_READ(task, signal, group_exit_code);
+		if (last && engine == ENGINE_ITERATOR)
+			look_then_send(ctx, job, 0, ~0ULL);
+		else if (event_matters(event))
+			send_event();
+	}
+	if (last)
+		bpf_map_delete_elem(&targets, &pid);
 	return 0;
 }
 
@@ -415,6 +494,11 @@ static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx, c
 	{                                                                                                    \
 		return enter_munmap(ctx, engine);                                                            \
 	}                                                                                                    \
+	SEC("?tracepoint/sched/sched_process_exit")                                                \
+	int process_exit__##suffix(void *ctx)                                                      \
+	{                                                                                          \
+		return exit_thread(ctx, engine);                                                   \
+	}                                                                                          \
 	/* Attached to the exits of mmap, mprotect and pkey_mprotect. */                                     \
 	SEC("?tracepoint/syscalls/sys_exit_mmap")                                                            \
 	int exit_call__##suffix(struct trace_event_raw_sys_exit *ctx)                                        \
@@ -447,13 +531,6 @@ SEC("?tp_btf/sched_process_exec")
 int process_exec__vmas(__u64 *ctx)
 {
 	on_exec(bpf_get_current_task_btf(), true);
-	return 0;
-}
-
-SEC("?raw_tp/sched_process_exit")
-int process_exit(struct bpf_raw_tracepoint_args *ctx)
-{
-	on_exit((struct task_struct *)ctx->args[0]);
 	return 0;
 }
 

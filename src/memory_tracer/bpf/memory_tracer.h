@@ -33,6 +33,7 @@ enum event_kind {
 	EVENT_MUNMAP = 4,
 	EVENT_BASELINE = 16,     /* executable already when the tracer attached (user space) */
 	EVENT_EXEC_MAPPING = 17, /* mapped by the kernel itself during execve */
+	EVENT_LAST_LOOK = 18,    /* right before the memory or its process goes away */
 	EVENT_FORK = 32,
 	EVENT_THREAD = 33,
 	EVENT_EXEC = 34,

@@ -225,10 +225,7 @@ static __always_inline void send_exec_mappings(struct page_job *job, struct task
 	bpf_iter_task_vma_destroy(&it);
 }
 
-/*
- * Without a VMA iterator, only the program's first instruction can be asked about; user space
- * reads the rest from /proc when it sees STATUS_MAPPINGS_INCOMPLETE.
- */
+/* Without a VMA iterator user space lists the mappings, when it sees STATUS_MAPPINGS_INCOMPLETE. */
 static __always_inline void on_exec(struct task_struct *task, const bool has_vma_iterator)
 {
 	struct trace_target *target = current_target();
@@ -258,30 +255,6 @@ static __always_inline void on_exec(struct task_struct *task, const bool has_vma
 	}
 	if (has_vma_iterator)
 		send_exec_mappings(job, task);
-}
-
-/* Called for every thread; the process ends with the last of them. */
-static __always_inline void on_exit(struct task_struct *task)
-{
-	__u32 pid = BPF_CORE_READ(task, tgid);
-	struct trace_target *target = bpf_map_lookup_elem(&targets, &pid);
-	struct page_job *job = this_job();
-	bool last = BPF_CORE_READ(task, signal, live.counter) == 0;
-	struct event_record *event;
-
-	if (!target || !job)
-		return;
-	if (!(target->flags & TARGET_WAITS_FOR_EXEC)) {
-		begin_event(job, target, last ? EVENT_EXIT : EVENT_THREAD_EXIT);
-		event = &job->event;
-		event->result = BPF_CORE_READ(task, exit_code);
-		if (last && BPF_CORE_READ(task, signal, group_exit_code))
-			event->result = BPF_CORE_READ(task, signal, group_exit_code);
-		if (event_matters(event))
-			send_event();
-	}
-	if (last)
-		bpf_map_delete_elem(&targets, &pid);
 }
 
 #endif

@@ -192,6 +192,11 @@ struct page_job {
 	struct event_record event;
 	struct outcome_record outcome;
 	struct path_walk path;
+	__u64 look_start; /* what the last look is for; see last_look.bpf.h */
+	__u64 look_end;
+	__u32 look_before; /* enum event_kind */
+	__u32 has_closing;
+	struct event_record closing;
 	__u64 entries[GROUP_PAGES]; /* page-table entries of the current group */
 	__u8 scratch[PAGE_BYTES];
 	struct page_hash hash; /* of scratch */

@@ -62,6 +62,14 @@ class Kernel:
         return "bounded"
 
     @cached_property
+    def exits_with_memory(self) -> bool:
+        """Whether sched_process_exit fires while the process still has its memory.
+
+        It does since Linux 6.16 (the commit that moved it also gave it a field of its own).
+        """
+        return self.knows("trace_event_raw_sched_process_exit")
+
+    @cached_property
     def physical_mask(self) -> int:
         """Bits of a page-table entry that hold an address; 0 where the layout is not known (x86-64 only)."""
         if os.uname().machine != "x86_64":

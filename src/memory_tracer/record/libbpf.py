@@ -272,6 +272,11 @@ class Object:
             detail=self.library.log,
         )
 
+    def fill_program_array(self, array: str, name: str) -> None:
+        """Put program ``name`` into slot 0 of a map of programs, for tail calls."""
+        descriptor = self.library.call("bpf_program__fd", self._program(name))
+        self.map(array).update(bytes(4), descriptor.to_bytes(4, "little"))
+
     def test_run(self, name: str, context: bytes) -> int:
         """Run a raw tracepoint program once, here and now (BPF_PROG_TEST_RUN); returns its result."""
         program = self.library.call("bpf_program__fd", self._program(name))

@@ -22,7 +22,15 @@ OBJECT_PATH: Final = Path(__file__).parent.parent / "bpf" / "memory_tracer.bpf.o
 PAGE_LOOPS: Final = ("iterator", "callback", "bounded")
 
 #: Programs that serve several tracepoints; their section names only the first.
-_SHARED_PROGRAMS: Final = {"exit_call": ("sys_exit_mmap", "sys_exit_mprotect", "sys_exit_pkey_mprotect")}
+_SHARED_PROGRAMS: Final = {
+    "exit_call": ("sys_exit_mmap", "sys_exit_mprotect", "sys_exit_pkey_mprotect"),
+    "enter_execve": ("sys_enter_execve", "sys_enter_execveat"),
+}
+
+#: Programs that are called by others or by us, never attached.
+_UNATTACHED: Final = ("find_direct_map", "last_look__iterator")
+#: Programs that walk over VMAs (bpf_iter_task_vma_new, Linux 6.7).
+_VMA_PROGRAMS: Final = ("last_look", "enter_execve", "enter_exit_group")
 
 #: ``struct bpf_raw_tracepoint_args`` with twelve arguments, none of which is looked at.
 _RAW_TRACEPOINT_CONTEXT: Final = bytes(12 * 8)
@@ -49,12 +57,15 @@ class Program:
         self.library = library or Library()
         kernel.btf  # noqa: B018 - without BTF nothing loads: say so before libbpf does
         self.page_loop = settings.page_loop or kernel.page_loop
+        self.looks_last = self.page_loop == "iterator" and kernel.knows("bpf_iter_task_vma_new")
         self._object = Object(self.library, OBJECT_PATH)
         try:
             self._programs = self._select()
             self._configure()
             self._object.load()
             self.walks_page_tables = self._find_direct_map()
+            if self.looks_last:
+                self._object.fill_program_array("last_look_program", "last_look__iterator")
         except BaseException:
             self._object.close()
             raise
@@ -62,15 +73,17 @@ class Program:
     def _select(self) -> list[str]:
         """Choose one variant of each program; returns the names of those to attach."""
         chosen = []
-        has_vma_iterator = self.page_loop == "iterator" and self._kernel.knows("bpf_iter_task_vma_new")
+        has_vma_iterator = self.looks_last
         for name in self._object.programs():
             base, _, variant = name.partition("__")
             if base == "process_exec":
                 wanted = (variant == "vmas") == has_vma_iterator
             else:
                 wanted = variant in ("", self.page_loop)
+                wanted &= has_vma_iterator or base not in _VMA_PROGRAMS
+                wanted &= base != "enter_exit_group" or not self._kernel.exits_with_memory
             self._object.set_autoload(name, wanted)
-            if wanted and name != "find_direct_map":
+            if wanted and name not in _UNATTACHED:
                 chosen.append(name)
         return chosen
 
