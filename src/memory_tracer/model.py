@@ -43,9 +43,13 @@ class EventKind(enum.IntEnum):
     MPROTECT = 2
     PKEY_MPROTECT = 3
     MUNMAP = 4
+    MREMAP = 5
+    SHMAT = 6
+    MADVISE = 7
     BASELINE = 16
     EXEC_MAPPING = 17
     LAST_LOOK = 18
+    SAMPLE = 19
     FORK = 32
     THREAD = 33
     EXEC = 34

@@ -147,7 +147,7 @@ class _Lives:
         self._flips = np.add.reduceat(1 + coalesced, self._heads)
         self._first_call = self._first_where(gained & (events["caller_ip"] != 0))
         self._last_success = self._last_where(succeeded)
-        self._last_backed = self._last_where(events["inode"] != 0)
+        self._last_backed = self._last_where(events["device"] != 0)
         self._last = np.append(self._heads[1:], len(events)) - 1
         self._first_of_kind = {kind: self._first_where(events["kind"] == kind) for kind in EventKind}
 

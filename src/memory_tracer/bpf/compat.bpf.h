@@ -35,9 +35,11 @@
 #if defined(__TARGET_ARCH_x86)
 #define NR_MMAP 9
 #define NR_MPROTECT 10
+#define NR_PKEY_MPROTECT 329
 #elif defined(__TARGET_ARCH_arm64)
 #define NR_MMAP 222
 #define NR_MPROTECT 226
+#define NR_PKEY_MPROTECT 288
 #endif
 
 /* include/linux/mm.h; the low four agree with PROT_* and have not changed since 2.x. */
@@ -45,6 +47,13 @@
 #define VM_SHARED 0x8UL
 #define VM_HUGETLB 0x00400000UL
 
+#define READ_IMPLIES_EXEC 0x0400000 /* include/uapi/linux/personality.h */
+#define MREMAP_FIXED 2
+#define MAP_FIXED 0x10
+#define MADV_DONTNEED 4
+#define MADV_FREE 8
+#define MADV_REMOVE 9
+#define MADV_DONTNEED_LOCKED 24
 #define TMPFS_MAGIC 0x01021994 /* include/uapi/linux/magic.h */
 
 /*

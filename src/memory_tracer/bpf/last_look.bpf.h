@@ -28,7 +28,7 @@ static __always_inline bool can_hide_bytes(const struct mapping_info *mapping)
 {
 	if (!(mapping->flags & VM_EXEC) || mapping->special)
 		return false;
-	if (!mapping->inode)
+	if (!mapping->device)
 		return mapping->touched || mapping->flags & VM_SHARED;
 	return mapping->memory_file || mapping->unlinked || mapping->touched;
 }
@@ -62,7 +62,7 @@ __noinline int look_at_mapping(void)
 	describe_backing(event, mapping);
 	if (!event_matters(event))
 		return 0;
-	if (event->inode)
+	if (event->device)
 		send_path(mapping->file, event->inode, event->device);
 	job->cursor = start;
 	job->end = end;

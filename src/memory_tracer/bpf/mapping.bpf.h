@@ -148,7 +148,7 @@ static __always_inline void describe_backing(struct event_record *event, const s
 	event->mapping_flags = mapping->flags;
 	if (mapping->flags & VM_SHARED)
 		event->status |= STATUS_SHARED;
-	if (!mapping->inode)
+	if (!mapping->device)
 		return;
 	event->inode = mapping->inode;
 	event->device = mapping->device;

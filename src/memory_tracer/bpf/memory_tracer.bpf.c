@@ -169,9 +169,9 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 	job->mapping = mapping;
 	if (mapping.known) {
 		describe_backing(event, &mapping);
-		if (event->inode && !mapping.unlinked && configured.flags & CONFIG_EXCLUDE_FILE_BACKED)
+		if (event->device && !mapping.unlinked && configured.flags & CONFIG_EXCLUDE_FILE_BACKED)
 			return;
-		if (event->inode)
+		if (event->device)
 			send_path(mapping.file, event->inode, event->device);
 	}
 	capture_region(job, target, engine);
@@ -187,15 +187,16 @@ int enter_mmap(struct trace_event_raw_sys_enter *ctx)
 	struct mmap_args_t arguments = {
 		.address = ctx->args[0],
 		.length = ctx->args[1],
-		.protection = ctx->args[2],
+		.protection = effective_protection(ctx->args[2]),
 		.flags = ctx->args[3],
 		.fd = ctx->args[4],
 		.offset = ctx->args[5],
 	};
 
-	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !protection_matters(ctx->args[2]))
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC)
 		return 0;
-	if (bpf_map_update_elem(&mmap_args, &thread, &arguments, BPF_ANY))
+	if (protection_matters(arguments.protection) &&
+	    bpf_map_update_elem(&mmap_args, &thread, &arguments, BPF_ANY))
 		count(COUNTER_ARGUMENTS_FULL, 1);
 	return 0;
 }
@@ -234,7 +235,7 @@ static __always_inline int enter_mprotect(struct trace_event_raw_sys_enter *ctx,
 	struct mprotect_args_t arguments = {
 		.address = ctx->args[0],
 		.length = ctx->args[1],
-		.protection = ctx->args[2],
+		.protection = effective_protection(ctx->args[2]),
 		.key = kind == EVENT_PKEY_MPROTECT ? ctx->args[3] : -1,
 		.kind = kind,
 		.status = STATUS_PREVIOUS_UNKNOWN,
@@ -253,17 +254,17 @@ static __always_inline int enter_mprotect(struct trace_event_raw_sys_enter *ctx,
 		if (mapping.end - arguments.address < arguments.length)
 			arguments.status = STATUS_SEVERAL_MAPPINGS;
 	}
-	if (!protection_matters(arguments.protection) && !(arguments.previous_protection & PROT_EXEC))
-		return 0;
-	if (bpf_map_update_elem(&mprotect_args, &thread, &arguments, BPF_ANY))
+	if ((protection_matters(arguments.protection) || arguments.previous_protection & PROT_EXEC) &&
+	    bpf_map_update_elem(&mprotect_args, &thread, &arguments, BPF_ANY))
 		count(COUNTER_ARGUMENTS_FULL, 1);
 	/* What was written while it was writable and executable, or through another mapping. */
 	job = this_job();
-	if (engine == ENGINE_ITERATOR && job && arguments.previous_protection & PROT_EXEC && !(arguments.protection & PROT_EXEC) &&
-	    (arguments.previous_protection & PROT_WRITE || mapping.flags & VM_SHARED)) {
+	if (engine == ENGINE_ITERATOR && job && !(arguments.protection & PROT_EXEC) &&
+	    (arguments.status & STATUS_SEVERAL_MAPPINGS ||
+	     (arguments.previous_protection & PROT_EXEC &&
+	      (arguments.previous_protection & PROT_WRITE || mapping.flags & VM_SHARED))))
 		look_before(ctx, job, arguments.address, arguments.address + page_align(arguments.length),
 			    kind);
-	}
 	return 0;
 }
 
@@ -304,6 +305,74 @@ static __always_inline bool join_mprotect(struct page_job *job, struct trace_tar
 	return true;
 }
 
+/* ---- mremap, shmat ------------------------------------------------------------------------- */
+
+static __always_inline int enter_placing(struct trace_event_raw_sys_enter *ctx, __u32 kind)
+{
+	struct trace_target *target = current_target();
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct placing_args_t arguments = {
+		.arguments = {ctx->args[0], ctx->args[1], ctx->args[2]},
+		.kind = kind,
+	};
+
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC)
+		return 0;
+	if (kind == EVENT_MREMAP) { /* shmat has no more, and the kernel would not let us look */
+		arguments.arguments[3] = ctx->args[3];
+		arguments.arguments[4] = ctx->args[4];
+	}
+	if (bpf_map_update_elem(&placing_args, &thread, &arguments, BPF_ANY))
+		count(COUNTER_ARGUMENTS_FULL, 1);
+	return 0;
+}
+
+/* Moving executable memory makes it executable at another address; its bytes go with it. */
+SEC("?tracepoint/syscalls/sys_enter_mremap")
+int enter_mremap(struct trace_event_raw_sys_enter *ctx)
+{
+	return enter_placing(ctx, EVENT_MREMAP);
+}
+
+SEC("?tracepoint/syscalls/sys_enter_shmat")
+int enter_shmat(struct trace_event_raw_sys_enter *ctx)
+{
+	return enter_placing(ctx, EVENT_SHMAT);
+}
+
+/* Put a finished mremap or shmat into the job's event, if what it placed is executable. */
+static __always_inline bool join_placing(struct page_job *job, struct trace_target *target, __s64 result,
+					 const enum loop_engine engine)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct placing_args_t *arguments = bpf_map_lookup_elem(&placing_args, &thread);
+	struct event_record *event = &job->event;
+	struct placing_args_t taken;
+	struct mapping_info mapping;
+
+	if (!arguments)
+		return false;
+	taken = *arguments;
+	bpf_map_delete_elem(&placing_args, &thread);
+	if (failed(result))
+		return false;
+	find_mapping(result, &mapping, engine);
+	if (!mapping.known || !(mapping.flags & VM_EXEC))
+		return false;
+	begin_event(job, target, taken.kind);
+	event->result = result;
+	event->header.address = result;
+	event->length = taken.kind == EVENT_MREMAP ? taken.arguments[2] : mapping.end - mapping.start;
+	event->protection = mapping.flags & PROT_ALL;
+	event->status = STATUS_PREVIOUS_UNKNOWN;
+#pragma unroll
+	for (int i = 0; i < 5; i++)
+		event->arguments[i] = taken.arguments[i];
+	return true;
+}
+
+/* ---- the exit of all these calls -------------------------------------------------------------- */
+
 /*
  * A call whose entry was not noted: it was in flight when we attached, the map was full, or its
  * protection was of no interest. The registers still hold the arguments. False when it was not of
@@ -319,7 +388,9 @@ static __always_inline bool join_unpaired(struct page_job *job, struct trace_tar
 	if (!kernel_has_task_pt_regs())
 		return false;
 	registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	protection = PT_REGS_PARM3_CORE_SYSCALL(registers);
+	if (number != NR_MMAP && number != NR_MPROTECT && number != NR_PKEY_MPROTECT)
+		return false;
+	protection = effective_protection(PT_REGS_PARM3_CORE_SYSCALL(registers));
 	if (!protection_matters(protection))
 		return false;
 	begin_event(job, target,
@@ -345,7 +416,7 @@ static __always_inline bool join_unpaired(struct page_job *job, struct trace_tar
 }
 
 /*
- * Exit of all three calls. One program for all, because most of its load time is the verifier's
+ * Exit of all calls. One program for all, because most of its load time is the verifier's
  * work on the page loop; a thread is inside at most one call, so the saved arguments say which.
  */
 static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const enum loop_engine engine)
@@ -358,7 +429,7 @@ static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const
 	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
 		return 0;
 	if (!join_mprotect(job, target, result) && !join_mmap(job, target, result) &&
-	    !join_unpaired(job, target, number, result))
+	    !join_placing(job, target, result, engine) && !join_unpaired(job, target, number, result))
 		return 0;
 	note_caller(&job->event);
 	if (!event_matters(&job->event))
@@ -499,7 +570,7 @@ static __always_inline int exit_thread(void *ctx, const enum loop_engine engine)
 	{                                                                                          \
 		return exit_thread(ctx, engine);                                                   \
 	}                                                                                          \
-	/* Attached to the exits of mmap, mprotect and pkey_mprotect. */                                     \
+	/* Attached to the exits of all calls above. */                                                      \
 	SEC("?tracepoint/syscalls/sys_exit_mmap")                                                            \
 	int exit_call__##suffix(struct trace_event_raw_sys_exit *ctx)                                        \
 	{                                                                                                    \

@@ -31,9 +31,13 @@ enum event_kind {
 	EVENT_MPROTECT = 2,
 	EVENT_PKEY_MPROTECT = 3,
 	EVENT_MUNMAP = 4,
+	EVENT_MREMAP = 5,
+	EVENT_SHMAT = 6,
+	EVENT_MADVISE = 7,
 	EVENT_BASELINE = 16,     /* executable already when the tracer attached (user space) */
 	EVENT_EXEC_MAPPING = 17, /* mapped by the kernel itself during execve */
 	EVENT_LAST_LOOK = 18,    /* right before the memory or its process goes away */
+	EVENT_SAMPLE = 19,       /* found executing by the sampler */
 	EVENT_FORK = 32,
 	EVENT_THREAD = 33,
 	EVENT_EXEC = 34,
@@ -103,7 +107,7 @@ struct event_record {
 	__u64 mapping_flags;       /* vm_flags after the call */
 	__u64 inode;
 	__u64 file_offset; /* bytes, of header.address in the file */
-	__u32 device;      /* kernel dev_t: major << 20 | minor */
+	__u32 device;      /* kernel dev_t: major << 20 | minor; 0: no file */
 	__u32 page_count;  /* of the region in scope: pages sent + outcome = this */
 	__u64 caller_ip;   /* user instruction pointer */
 	__u64 caller_sp;   /* user stack pointer */

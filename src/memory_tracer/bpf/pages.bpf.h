@@ -155,7 +155,7 @@ static __always_inline bool needs_page_cache(const struct mapping_info *mapping)
 
 static __always_inline bool is_private_memory(const struct mapping_info *mapping)
 {
-	return mapping->known && !mapping->inode && !mapping->special && !(mapping->flags & VM_SHARED);
+	return mapping->known && !mapping->device && !mapping->special && !(mapping->flags & VM_SHARED);
 }
 
 /* Account for pages that are not in the page tables. Of a linked file, the file has the bytes. */
@@ -166,7 +166,7 @@ static __always_inline void add_absent(struct page_job *job, __u64 address, __u6
 	if (is_private_memory(mapping) || (needs_page_cache(mapping) && !cached)) {
 		job->outcome.absent += pages;
 		count(COUNTER_ABSENT, pages);
-	} else if (mapping->known && mapping->inode && !mapping->unlinked && !mapping->memory_file) {
+	} else if (mapping->known && mapping->device && !mapping->unlinked && !mapping->memory_file) {
 		job->outcome.in_file += pages;
 		count(COUNTER_IN_FILE, pages);
 	} else {

@@ -41,6 +41,16 @@ static __always_inline bool event_matters(const struct event_record *event)
 	return comm_matters(event->comm);
 }
 
+/* What a request for `protection` gives the current process (READ_IMPLIES_EXEC, personality(2)). */
+static __always_inline __u64 effective_protection(__u64 protection)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+
+	if (protection & PROT_READ && BPF_CORE_READ(task, personality) & READ_IMPLIES_EXEC)
+		protection |= PROT_EXEC;
+	return protection;
+}
+
 static __always_inline bool protection_matters(__u64 protection)
 {
 	return (protection & configured.protection_mask) == configured.protection_value;
@@ -182,15 +192,15 @@ __noinline int send_exec_mapping(void)
 	describe_backing(event, mapping);
 	if (!protection_matters(event->protection) || !event_matters(event))
 		return 0;
-	if (event->inode)
+	if (event->device)
 		send_path(mapping->file, event->inode, event->device);
 	job->event_sent = 0;
 	job->missing_reason = 0;
 	__builtin_memset(&job->outcome, 0, sizeof(job->outcome));
 	send_event();
-	if (mapping->special || (event->inode && !mapping->unlinked))
+	if (mapping->special || (event->device && !mapping->unlinked))
 		job->outcome.in_file = event->page_count;
-	else if (!event->inode && !mapping->touched)
+	else if (!event->device && !mapping->touched)
 		job->outcome.absent = event->page_count;
 	else
 		add_missing(mapping->start, event->page_count, MISSING_DEFERRED);

@@ -54,6 +54,19 @@ struct {
 	__type(value, struct mprotect_args_t);
 } mprotect_args SEC(".maps");
 
+/* mremap and shmat: calls that place memory whose protection they do not name. */
+struct placing_args_t {
+	__u64 arguments[5];
+	__u64 kind; /* enum event_kind */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 10240);
+	__type(key, __u64); /* pid_tgid */
+	__type(value, struct placing_args_t);
+} placing_args SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 65536);
@@ -61,7 +74,24 @@ struct {
 	__type(value, struct trace_target);
 } targets SEC(".maps");
 
-/* Sequence numbers and counters: one writer per CPU, so no atomics. */
+/*
+ * The sampler interrupts the other programs. What they work on, their counters and their sequence
+ * numbers therefore exist twice per CPU.
+ */
+enum trace_context {
+	CONTEXT_CALL,
+	CONTEXT_INTERRUPT,
+	CONTEXT_COUNT,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32); /* enum trace_context: which one runs */
+} contexts SEC(".maps");
+
+/* Sequence numbers and counters: one writer per CPU and context, so no atomics. */
 struct trace_statistics {
 	__u64 sequence;
 	__u64 counters[COUNTER_COUNT];
@@ -69,7 +99,7 @@ struct trace_statistics {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, CONTEXT_COUNT);
 	__type(key, __u32);
 	__type(value, struct trace_statistics);
 } statistics SEC(".maps");
@@ -139,11 +169,11 @@ struct mapping_info {
 	__u64 start;
 	__u64 end;
 	__u64 flags; /* vm_flags */
-	__u64 inode; /* 0: anonymous */
+	__u64 inode; /* may be 0: the first System V segment */
 	__u64 file_offset;
 	__u64 file;          /* struct file *, to find the path while the mapping cannot go away */
 	__u64 inode_address; /* struct inode *, likewise */
-	__u32 device;
+	__u32 device; /* 0: anonymous */
 	__u8 known;
 	__u8 unlinked;
 	__u8 touched;     /* anonymous: has had a page (anon_vma set) */
@@ -204,22 +234,30 @@ struct page_job {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, CONTEXT_COUNT);
 	__type(key, __u32);
 	__type(value, struct page_job);
 } jobs SEC(".maps");
 
-static __always_inline struct page_job *this_job(void)
+static __always_inline __u32 this_context(void)
 {
 	__u32 zero = 0;
+	__u32 *context = bpf_map_lookup_elem(&contexts, &zero);
 
-	return bpf_map_lookup_elem(&jobs, &zero);
+	return context ? *context : 0;
+}
+
+static __always_inline struct page_job *this_job(void)
+{
+	__u32 context = this_context();
+
+	return bpf_map_lookup_elem(&jobs, &context);
 }
 
 static __always_inline void count(enum trace_counter which, __u64 amount)
 {
-	__u32 zero = 0;
-	struct trace_statistics *stats = bpf_map_lookup_elem(&statistics, &zero);
+	__u32 context = this_context();
+	struct trace_statistics *stats = bpf_map_lookup_elem(&statistics, &context);
 
 	if (stats)
 		stats->counters[which] += amount;
@@ -228,13 +266,14 @@ static __always_inline void count(enum trace_counter which, __u64 amount)
 /* The next sequence number of this CPU; taken for lost records too, so a loss leaves a gap. */
 static __always_inline __u64 next_sequence(void)
 {
-	__u32 zero = 0;
-	struct trace_statistics *stats = bpf_map_lookup_elem(&statistics, &zero);
+	__u32 context = this_context();
+	struct trace_statistics *stats = bpf_map_lookup_elem(&statistics, &context);
 
 	if (!stats)
 		return 0;
 	stats->sequence++;
-	return (__u64)bpf_get_smp_processor_id() << 48 | stats->sequence;
+	/* Half of the CPU numbers are the interrupts'. */
+	return ((__u64)bpf_get_smp_processor_id() | (__u64)context << 15) << 48 | stats->sequence;
 }
 
 #endif

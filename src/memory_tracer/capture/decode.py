@@ -86,7 +86,7 @@ class Decoder:
     def path(self, number: int) -> str | None:
         """Return the backing file's path of event ``number``."""
         row = self._relations.events[number]
-        if not row["inode"]:
+        if not row["device"]:
             return None
         return self._texts.path(int(row["device"]), int(row["inode"]), int(row["ordinal"]))
 
@@ -156,7 +156,7 @@ class Decoder:
                     yield self._page(header, event, start_ns, missing=missing)
 
     def _region(self, number: int, fields: Mapping[str, Any]) -> Region:
-        if not fields["inode"]:
+        if not fields["device"]:
             return Region(fields["address"], fields["length"])
         return Region(
             fields["address"],

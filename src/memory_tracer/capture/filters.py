@@ -91,7 +91,7 @@ class Filters:
         if self.protection is not None:
             mask &= (events["protection"] & self.protection) == self.protection
         if self.exclude_file_backed:
-            mask &= (events["inode"] == 0) | ~is_region_event(events)
+            mask &= (events["device"] == 0) | ~is_region_event(events)
         if self.path is not None:
             chosen = np.flatnonzero(mask)
             mask[chosen] = [self.path in (path_of(index) or "") for index in chosen.tolist()]

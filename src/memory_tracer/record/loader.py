@@ -23,7 +23,13 @@ PAGE_LOOPS: Final = ("iterator", "callback", "bounded")
 
 #: Programs that serve several tracepoints; their section names only the first.
 _SHARED_PROGRAMS: Final = {
-    "exit_call": ("sys_exit_mmap", "sys_exit_mprotect", "sys_exit_pkey_mprotect"),
+    "exit_call": (
+        "sys_exit_mmap",
+        "sys_exit_mprotect",
+        "sys_exit_pkey_mprotect",
+        "sys_exit_mremap",
+        "sys_exit_shmat",
+    ),
     "enter_execve": ("sys_enter_execve", "sys_enter_execveat"),
 }
 
@@ -35,7 +41,9 @@ _VMA_PROGRAMS: Final = ("last_look", "enter_execve", "enter_exit_group")
 #: ``struct bpf_raw_tracepoint_args`` with twelve arguments, none of which is looked at.
 _RAW_TRACEPOINT_CONTEXT: Final = bytes(12 * 8)
 
-_ONE_KEY: Final = bytes(4)
+#: ``enum trace_context`` of state.bpf.h.
+_CONTEXTS: Final = 2
+
 _TARGET: Final = struct.Struct("<QII")
 _TARGET_KEY: Final = struct.Struct("<I")
 _TARGET_WAITS_FOR_EXEC: Final = 1 << 0
@@ -155,10 +163,12 @@ class Program:
     def counters(self) -> dict[str, int]:
         """The kernel's counters, summed over all CPUs."""
         totals = [0] * len(COUNTERS)
-        for values in self._object.map("statistics").lookup_per_cpu(_ONE_KEY):
-            # struct trace_statistics: the sequence number comes first.
-            for index, value in enumerate(struct.unpack_from(f"<{len(COUNTERS)}Q", values, 8)):
-                totals[index] += value
+        statistics = self._object.map("statistics")
+        for context in range(_CONTEXTS):
+            for values in statistics.lookup_per_cpu(context.to_bytes(4, "little")):
+                # struct trace_statistics: the sequence number comes first.
+                for index, value in enumerate(struct.unpack_from(f"<{len(COUNTERS)}Q", values, 8)):
+                    totals[index] += value
         return dict(zip(COUNTERS, totals, strict=True))
 
     def detach(self) -> None:
