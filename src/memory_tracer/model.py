@@ -48,7 +48,7 @@ class EventKind(enum.IntEnum):
     MADVISE = 7
     BASELINE = 16
     EXEC_MAPPING = 17
-    LAST_LOOK = 18
+    LOOK = 18
     SAMPLE = 19
     FORK = 32
     THREAD = 33

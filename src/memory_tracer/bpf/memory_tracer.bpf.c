@@ -9,7 +9,7 @@
  * Programs whose names end in __bounded, __callback or __iterator exist once for each way to
  * repeat work that some kernel has (see enum loop_engine); the loader loads one of the three.
  */
-#include "last_look.bpf.h"
+#include "look.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -512,7 +512,7 @@ int enter_exit_group__iterator(struct trace_event_raw_sys_enter *ctx)
 
 /* Never attached: the others end by calling it. */
 SEC("?tracepoint")
-int last_look__iterator(void *ctx)
+int look__iterator(void *ctx)
 {
 	return look();
 }
@@ -597,11 +597,15 @@ int process_exec(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* tp_btf gives the task as a pointer the VMA iterator accepts. */
-SEC("?tp_btf/sched_process_exec")
-int process_exec__vmas(__u64 *ctx)
+/* A tracepoint and not a raw one, to end in look__iterator. */
+SEC("?tracepoint/sched/sched_process_exec")
+int process_exec__vmas(void *ctx)
 {
+	struct page_job *job = this_job();
+
 	on_exec(bpf_get_current_task_btf(), true);
+	if (current_target() && job)
+		look_before(ctx, job, 0, ~0ULL, EVENT_EXEC_MAPPING);
 	return 0;
 }
 
@@ -609,6 +613,45 @@ int process_exec__vmas(__u64 *ctx)
 
 /* Two levels of page tables to try per GiB, up to 4 TiB; the configuration says how far. */
 #define DIRECT_MAP_GUESSES 8192
+
+/* The code of an executable starts within this many pages of its file. */
+#define CODE_START_PAGES 1024
+
+/* Whether `entry` maps page `index` of the file: then the two tell where struct pages start. */
+__noinline int page_array_fits(__u64 inode_address, __u64 index, __u64 entry)
+{
+	__u64 base = find_cached_page(inode_address, index) -
+		     entry_address(entry) / PAGE_BYTES * bpf_core_type_size(struct page);
+
+	if (!(entry & ENTRY_PRESENT) || !(base >> 63) || base & (GIB - 1))
+		return 0;
+	page_array_base = base;
+	return 1;
+}
+
+/*
+ * Where the array of struct page starts: the process that loads us has its own first page of code
+ * both in its page tables (as a physical address) and in a page cache (as a struct page). The
+ * array's base is aligned to 1 GiB, so a pair that does not belong together is not believed.
+ */
+static __always_inline void find_page_array(struct task_struct *task)
+{
+	struct page_job *job = this_job();
+	__u64 address, inode;
+
+	if (!job)
+		return;
+	address = BPF_CORE_READ(task, mm, start_code);
+	inode = (__u64)BPF_CORE_READ(task, mm, exe_file, f_inode);
+	job->page_tables = (__u64)BPF_CORE_READ(task, mm, pgd);
+	if (!read_entries(address & ~(GROUP_BYTES - 1ULL)))
+		return;
+#pragma clang loop unroll(disable)
+	for (__u64 index = 0; index < CODE_START_PAGES; index++) {
+		if (page_array_fits(inode, index, job->entries[address / PAGE_BYTES % GROUP_PAGES]))
+			break;
+	}
+}
 
 SEC("?raw_tp")
 int find_direct_map(struct bpf_raw_tracepoint_args *ctx)
@@ -628,8 +671,10 @@ int find_direct_map(struct bpf_raw_tracepoint_args *ctx)
 		if (direct_map_is_at(base, levels, top)) {
 			page_table_levels = levels;
 			direct_map_base = base;
-			return 1;
+			break;
 		}
 	}
-	return 0;
+	if (have_page_tables())
+		find_page_array(task);
+	return have_page_tables();
 }

@@ -36,7 +36,7 @@ enum event_kind {
 	EVENT_MADVISE = 7,
 	EVENT_BASELINE = 16,     /* executable already when the tracer attached (user space) */
 	EVENT_EXEC_MAPPING = 17, /* mapped by the kernel itself during execve */
-	EVENT_LAST_LOOK = 18,    /* right before the memory or its process goes away */
+	EVENT_LOOK = 18,         /* looked at once more; arguments[0] says before which event */
 	EVENT_SAMPLE = 19,       /* found executing by the sampler */
 	EVENT_FORK = 32,
 	EVENT_THREAD = 33,

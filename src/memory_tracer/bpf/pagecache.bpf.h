@@ -38,6 +38,7 @@ __noinline int find_leaf(__u64 inode_address, __u64 index)
 	entry = (__u64)BPF_CORE_READ(inode, i_mapping, i_pages.xa_head);
 	job->leaf = 0;
 	job->leaf_entry = 0;
+	job->leaf_shift = 0;
 	if (!xa_is_node_entry(entry) && index)
 		return 0; /* a lone entry is page 0 */
 #pragma clang loop unroll(disable)
@@ -56,9 +57,74 @@ __noinline int find_leaf(__u64 inode_address, __u64 index)
 			job->leaf = (__u64)node;
 			return 0;
 		}
+		job->leaf_shift = shift;
 		bpf_core_read(&entry, sizeof(entry), &node->slots[(index >> shift) % XA_SLOTS]);
 	}
 	return 0;
+}
+
+/* The slot of page `index`: a folio, a sibling of one, a swap entry, or 0 for a hole. */
+static __always_inline __u64 read_slot(struct page_job *job, __u64 inode_address, __u64 index)
+{
+	struct xa_node *node;
+	__u64 entry;
+
+	find_leaf(inode_address, index);
+	entry = job->leaf_entry;
+	if (job->leaf) {
+		node = (void *)job->leaf;
+		bpf_core_read(&entry, sizeof(entry), &node->slots[index % XA_SLOTS]);
+	}
+	return entry;
+}
+
+/*
+ * The struct page behind the slot of page `index`, or 0. A large folio stands in its first slot,
+ * and the others point there (xa_is_sibling); its pages are adjacent in memory.
+ */
+__noinline __u64 find_cached_page(__u64 inode_address, __u64 index)
+{
+	__u64 entry, first = index % XA_SLOTS;
+	struct page_job *job = this_job();
+	struct xa_node *node;
+
+	if (!job)
+		return 0;
+	entry = read_slot(job, inode_address, index);
+	if (job->leaf && (entry & 3) == 2 && entry >> 2 < XA_SLOTS) {
+		node = (void *)job->leaf;
+		first = entry >> 2;
+		bpf_core_read(&entry, sizeof(entry), &node->slots[first % XA_SLOTS]);
+	}
+	if (!entry || entry & 3)
+		return 0; /* a hole, in swap, or changing */
+	if (!job->leaf && job->leaf_shift) /* a folio larger than a leaf: aligned to its size */
+		return entry + (index & ((1ULL << job->leaf_shift) - 1)) * bpf_core_type_size(struct page);
+	return entry + (index % XA_SLOTS - first) * bpf_core_type_size(struct page);
+}
+
+static __always_inline __u64 physical_of(__u64 page)
+{
+	return (page - page_array_base) / bpf_core_type_size(struct page) * PAGE_BYTES;
+}
+
+/*
+ * Copy page `index` of a file from its page cache. Fails when the cache holds another page there
+ * afterwards: this one may be somebody else's by now.
+ */
+__noinline int read_cached_page(__u64 inode_address, __u64 index)
+{
+	struct page_job *job = this_job();
+
+	if (!job || !page_array_base)
+		return -1;
+	job->cached_page = find_cached_page(inode_address, index);
+	if (job->cached_page < page_array_base)
+		return -1;
+	if (bpf_probe_read_kernel(job->scratch, PAGE_BYTES,
+				  (void *)(direct_map_base + physical_of(job->cached_page))))
+		return -1;
+	return find_cached_page(inode_address, index) == job->cached_page ? 0 : -1;
 }
 
 /*

@@ -34,13 +34,29 @@ static __always_inline void hash_scratch(struct page_job *job)
 	job->hash.lanes[1] = swapped;
 }
 
-/* Read one page of the target: as the target would, else through the direct map. */
+/* Which page of its file `address` is. May be "negative" for an address before the mapping. */
+static __always_inline __u64 file_page(const struct mapping_info *mapping, __u64 address)
+{
+	return mapping->file_offset / PAGE_BYTES + address / PAGE_BYTES - mapping->start / PAGE_BYTES;
+}
+
+/*
+ * Read one page of the target: as the target would, else through the direct map. Without an entry
+ * in the page tables, from the cache of the file behind it.
+ */
 static __always_inline long read_page(struct page_job *job, void *to, __u64 address, __u64 entry,
 				      __u16 *flags)
 {
 	__u64 index = address / PAGE_BYTES % GROUP_PAGES;
 
 	*flags = 0;
+	if (have_page_tables() && !entry) {
+		const struct mapping_info *mapping = &job->mapping;
+
+		if (read_cached_page(mapping->inode_address, file_page(mapping, address)))
+			return -1;
+		return to == job->scratch ? 0 : bpf_probe_read_kernel(to, PAGE_BYTES, job->scratch);
+	}
 	if (job->leave_no_trace && entry & ENTRY_PRESENT && !read_physical(job, to, index, entry))
 		return 0;
 	if (!bpf_probe_read_user(to, PAGE_BYTES, (void *)address))
@@ -48,6 +64,12 @@ static __always_inline long read_page(struct page_job *job, void *to, __u64 addr
 	/* Execute-only memory (protection keys) refuses user reads, not us. */
 	*flags = FLAG_PHYSICAL;
 	return entry & ENTRY_PRESENT ? read_physical(job, to, index, entry) : -1;
+}
+
+/* Why reading failed: a page that is mapped should have been readable. */
+static __always_inline __u32 unread_reason(__u64 entry)
+{
+	return entry ? MISSING_UNREADABLE : MISSING_NOT_PRESENT;
 }
 
 /* Send the page at `address` straight from the target. */
@@ -67,7 +89,7 @@ __noinline int copy_page(__u64 address, __u64 entry)
 	}
 	if (read_page(job, record->content, address, entry, &flags)) {
 		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
-		add_missing(address, 1, have_page_tables() ? MISSING_UNREADABLE : MISSING_NOT_PRESENT);
+		add_missing(address, 1, unread_reason(entry));
 		return 0;
 	}
 	fill_header(&record->header, &job->event.header, RECORD_PAGE, sizeof(*record));
@@ -107,7 +129,7 @@ __noinline int compare_page(__u64 address, __u64 entry)
 	if (!job)
 		return 0;
 	if (read_page(job, job->scratch, address, entry, &flags)) {
-		add_missing(address, 1, have_page_tables() ? MISSING_UNREADABLE : MISSING_NOT_PRESENT);
+		add_missing(address, 1, unread_reason(entry));
 		return 0;
 	}
 	hash_scratch(job);
@@ -230,6 +252,7 @@ __noinline int take_page(__u64 index)
 {
 	struct page_job *job = this_job();
 	__u64 address, entry = 0;
+	bool cached;
 	char probe;
 
 	if (!job)
@@ -245,15 +268,16 @@ __noinline int take_page(__u64 index)
 		count(COUNTER_UNCHANGED, 1);
 		return 0;
 	}
-	if (have_page_tables() && !entry) {
-		add_absent(job, address, 1, job->cached >> index & 1);
+	cached = job->cached >> index & 1;
+	if (have_page_tables() && !entry && !(cached && page_array_base)) {
+		add_absent(job, address, 1, cached);
 		return 0;
 	}
 	if (entry && !(entry & (ENTRY_PRESENT | ENTRY_PROTNONE))) {
 		add_missing(address, 1, MISSING_SWAPPED);
 		return 0;
 	}
-	if (!entry && bpf_probe_read_user(&probe, 1, (void *)address)) {
+	if (!entry && !cached && bpf_probe_read_user(&probe, 1, (void *)address)) {
 		add_missing(address, 1, MISSING_NOT_PRESENT);
 		return 0;
 	}
@@ -308,9 +332,7 @@ static __always_inline int step(const enum loop_engine engine)
 		}
 	}
 	if (look_up_cache)
-		find_cached_pages(mapping->inode_address, mapping->file_offset / PAGE_BYTES +
-								  job->group / PAGE_BYTES -
-								  mapping->start / PAGE_BYTES);
+		find_cached_pages(mapping->inode_address, file_page(mapping, job->group));
 	else if (job->hot && job->epoch && job->present && is_private_memory(mapping) &&
 		 job->cursor == job->group && job->limit - job->group >= GROUP_BYTES) {
 		job->leave_no_trace = 1;

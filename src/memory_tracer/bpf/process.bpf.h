@@ -167,8 +167,7 @@ static __always_inline void send_command_line(const struct record_header *owner,
 
 /*
  * job->mapping is one that execve made. Its pages come with the file (the vDSO's with the kernel),
- * by reference; those of a memfd or a deleted file, which nobody can look up later, and of an
- * executable stack are left to user space to fetch.
+ * by reference; those of a memfd, a deleted file or an executable stack are looked at afterwards.
  */
 __noinline int send_exec_mapping(void)
 {
@@ -197,13 +196,13 @@ __noinline int send_exec_mapping(void)
 	job->event_sent = 0;
 	job->missing_reason = 0;
 	__builtin_memset(&job->outcome, 0, sizeof(job->outcome));
-	send_event();
 	if (mapping->special || (event->device && !mapping->unlinked))
 		job->outcome.in_file = event->page_count;
 	else if (!event->device && !mapping->touched)
 		job->outcome.absent = event->page_count;
 	else
-		add_missing(mapping->start, event->page_count, MISSING_DEFERRED);
+		event->page_count = 0; /* a look follows; see process_exec__vmas */
+	send_event();
 	send_outcome(job);
 	return 0;
 }

@@ -15,6 +15,9 @@ const volatile struct trace_configuration configured = {};
 __u64 direct_map_base = 0;
 __u32 page_table_levels = 0;
 
+/* Where the array of struct page starts (vmemmap_base). Found with it; 0 where it was not. */
+__u64 page_array_base = 0;
+
 struct mmap_args_t {
 	__u64 address;
 	__u64 length;
@@ -206,7 +209,9 @@ struct page_job {
 	__u64 cached;      /* find_cached_pages' answer */
 	__u64 untouched;   /* find_untouched_pages' answer */
 	__u64 leaf;        /* find_leaf's answer */
+	__u64 cached_page; /* read_cached_page's source, as found before */
 	__u64 leaf_entry;  /* likewise */
+	__u64 leaf_shift;  /* likewise: pages that leaf_entry covers, as a power of two */
 	__u64 missing_start;
 	__u64 missing_pages;
 	__u32 missing_reason; /* 0: no run open */
@@ -222,7 +227,7 @@ struct page_job {
 	struct event_record event;
 	struct outcome_record outcome;
 	struct path_walk path;
-	__u64 look_start; /* what the last look is for; see last_look.bpf.h */
+	__u64 look_start; /* what the last look is for; see look.bpf.h */
 	__u64 look_end;
 	__u32 look_before; /* enum event_kind */
 	__u32 has_closing;

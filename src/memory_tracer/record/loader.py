@@ -34,9 +34,9 @@ _SHARED_PROGRAMS: Final = {
 }
 
 #: Programs that are called by others or by us, never attached.
-_UNATTACHED: Final = ("find_direct_map", "last_look__iterator")
+_UNATTACHED: Final = ("find_direct_map", "look__iterator")
 #: Programs that walk over VMAs (bpf_iter_task_vma_new, Linux 6.7).
-_VMA_PROGRAMS: Final = ("last_look", "enter_execve", "enter_exit_group")
+_VMA_PROGRAMS: Final = ("look", "enter_execve", "enter_exit_group")
 
 #: ``struct bpf_raw_tracepoint_args`` with twelve arguments, none of which is looked at.
 _RAW_TRACEPOINT_CONTEXT: Final = bytes(12 * 8)
@@ -73,7 +73,7 @@ class Program:
             self._object.load()
             self.walks_page_tables = self._find_direct_map()
             if self.looks_last:
-                self._object.fill_program_array("last_look_program", "last_look__iterator")
+                self._object.fill_program_array("look_program", "look__iterator")
         except BaseException:
             self._object.close()
             raise

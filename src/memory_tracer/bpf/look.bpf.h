@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The last look: executable memory as it is right before it goes away.
+ * Looking once more: at executable memory right before it goes away, and right after execve made it.
  *
  * Memory that is writable and executable at once changes without any call. What it held can still
  * be seen when it is unmapped, loses execute permission, or its process executes another program
- * or ends. Pages are compared with what was last sent, so a last look costs a record only where
- * something is new.
+ * or ends. Pages are compared with what was last sent, so a look costs a record only where something
+ * is new.
  */
-#ifndef LAST_LOOK_BPF_H
-#define LAST_LOOK_BPF_H
+#ifndef LOOK_BPF_H
+#define LOOK_BPF_H
 
 #include "process.bpf.h"
 
 /* Mappings looked at per occasion; a JVM has some dozens that are executable. */
-#define LAST_LOOK_MAPPINGS 4096
+#define LOOK_MAPPINGS 4096
 
 /* One program for all occasions, called at the end of others: it is a page loop of its own. */
 struct {
@@ -21,7 +21,7 @@ struct {
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, __u32);
-} last_look_program SEC(".maps");
+} look_program SEC(".maps");
 
 /* Whether the mapping can hold bytes that nobody has seen yet. */
 static __always_inline bool can_hide_bytes(const struct mapping_info *mapping)
@@ -49,7 +49,7 @@ __noinline int look_at_mapping(void)
 	end = mapping->end < job->look_end ? mapping->end : job->look_end;
 	if (start >= end)
 		return 0;
-	event->kind = EVENT_LAST_LOOK;
+	event->kind = EVENT_LOOK;
 	event->header.address = start;
 	event->length = end - start;
 	event->page_count = event->length / PAGE_BYTES;
@@ -93,14 +93,14 @@ static __always_inline int look(void)
 	target = bpf_map_lookup_elem(&targets, &pid);
 	if (!target)
 		return 0;
-	begin_event(job, target, EVENT_LAST_LOOK);
+	begin_event(job, target, EVENT_LOOK);
 	note_caller(&job->event);
 	mm = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), mm);
 	job->page_tables = mm ? (__u64)BPF_CORE_READ(mm, pgd) : 0;
 	job->hot = 1;
 	job->epoch = 0; /* no call has just flushed the translations */
 	job->pages_left = configured.page_limit;
-	job->mappings_left = LAST_LOOK_MAPPINGS;
+	job->mappings_left = LOOK_MAPPINGS;
 	bpf_iter_task_vma_new(&it, bpf_get_current_task_btf(), job->look_start);
 	while ((vma = bpf_iter_task_vma_next(&it))) {
 		struct mapping_info mapping = {};
@@ -139,7 +139,7 @@ static __always_inline void look_before(void *ctx, struct page_job *job, __u64 s
 	job->look_end = end;
 	job->look_before = before;
 	job->has_closing = 0;
-	bpf_tail_call(ctx, &last_look_program, 0);
+	bpf_tail_call(ctx, &look_program, 0);
 }
 
 /* The same, with the event in preparation sent after it; at once, if this kernel cannot look. */
@@ -150,7 +150,7 @@ static __always_inline void look_then_send(void *ctx, struct page_job *job, __u6
 	job->look_before = job->event.kind;
 	job->closing = job->event;
 	job->has_closing = 1;
-	bpf_tail_call(ctx, &last_look_program, 0);
+	bpf_tail_call(ctx, &look_program, 0);
 	if (event_matters(&job->event))
 		send_event();
 }
