@@ -15,6 +15,8 @@ Rows = NDArray[np.void]
 
 _WRITE_EXECUTE = Protection.WRITE | Protection.EXEC
 _FOUND_EXECUTABLE = (EventKind.BASELINE, EventKind.EXEC_MAPPING)
+#: Kinds that look at memory and change nothing about it.
+_OBSERVATIONS = (EventKind.LOOK, EventKind.SAMPLE)
 _LARGEST_ERRNO = 4095
 #: Counts from a file beyond this are no counts, and would overflow a sum.
 _COUNT_LIMIT = 1 << 32
@@ -25,7 +27,7 @@ class RegionHistory:
     """One (process, start, length) that was or became executable, from its first event to its last.
 
     ``protection`` is that of the last call that succeeded; ``kinds`` are distinct, in order of
-    first occurrence; ``flips`` counts events including the coalesced ones; ``generations`` is the
+    first occurrence; ``flips`` counts the calls, the coalesced ones included; ``generations`` is the
     highest among its pages, 0 when no page has content; ``pages`` counts distinct page addresses
     with content and ``missing`` those whose bytes are missing at some event; ``content_bytes`` is
     the size of its distinct contents; ``caller`` is the address of the first call that made it
@@ -144,7 +146,8 @@ class _Lives:
         self._first_ns = np.minimum.reduceat(events["timestamp_ns"], self._heads)
         self._last_ns = np.maximum.reduceat(events["timestamp_ns"], self._heads)
         coalesced = np.minimum(events["coalesced"], _COUNT_LIMIT).astype(np.int64)
-        self._flips = np.add.reduceat(1 + coalesced, self._heads)
+        calls = (~np.isin(events["kind"], _OBSERVATIONS)).astype(np.int64)
+        self._flips = np.add.reduceat(calls + coalesced, self._heads)
         self._first_call = self._first_where(gained & (events["caller_ip"] != 0))
         self._last_success = self._last_where(succeeded)
         self._last_backed = self._last_where(events["device"] != 0)

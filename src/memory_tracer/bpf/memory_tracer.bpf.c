@@ -9,7 +9,7 @@
  * Programs whose names end in __bounded, __callback or __iterator exist once for each way to
  * repeat work that some kernel has (see enum loop_engine); the loader loads one of the three.
  */
-#include "look.bpf.h"
+#include "sample.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
 
@@ -444,8 +444,7 @@ static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const
 /* ---- munmap ------------------------------------------------------------------------------- */
 
 /* At entry: the mapping is still there to be looked at. Plain data is no business of ours. */
-static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx,
-					const enum loop_engine engine)
+static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
 {
 	struct trace_target *target = current_target();
 	struct page_job *job = this_job();
@@ -565,11 +564,11 @@ static __always_inline int exit_thread(void *ctx, const enum loop_engine engine)
 	{                                                                                                    \
 		return enter_munmap(ctx, engine);                                                            \
 	}                                                                                                    \
-	SEC("?tracepoint/sched/sched_process_exit")                                                \
-	int process_exit__##suffix(void *ctx)                                                      \
-	{                                                                                          \
-		return exit_thread(ctx, engine);                                                   \
-	}                                                                                          \
+	SEC("?tracepoint/sched/sched_process_exit")                                                          \
+	int process_exit__##suffix(void *ctx)                                                                \
+	{                                                                                                    \
+		return exit_thread(ctx, engine);                                                             \
+	}                                                                                                    \
 	/* Attached to the exits of all calls above. */                                                      \
 	SEC("?tracepoint/syscalls/sys_exit_mmap")                                                            \
 	int exit_call__##suffix(struct trace_event_raw_sys_exit *ctx)                                        \
@@ -606,6 +605,22 @@ int process_exec__vmas(void *ctx)
 	on_exec(bpf_get_current_task_btf(), true);
 	if (current_target() && job)
 		look_before(ctx, job, 0, ~0ULL, EVENT_EXEC_MAPPING);
+	return 0;
+}
+
+/* ---- sampling --------------------------------------------------------------------------------- */
+
+SEC("?perf_event")
+int sample__iterator(struct bpf_perf_event_data *ctx)
+{
+	__u32 zero = 0;
+	__u32 *context = bpf_map_lookup_elem(&contexts, &zero);
+
+	if (!context)
+		return 0;
+	*context = CONTEXT_INTERRUPT;
+	sample(PT_REGS_IP(&ctx->regs), PT_REGS_SP(&ctx->regs));
+	*context = CONTEXT_CALL;
 	return 0;
 }
 

@@ -186,6 +186,7 @@ enum trace_counter {
 	COUNTER_TARGETS_FULL,   /* a descendant could not be followed */
 	COUNTER_UNPAIRED,       /* call exits whose entry was not seen */
 	COUNTER_MAPPING_UNKNOWN,
+	COUNTER_SAMPLES, /* samples that fell into memory that can change without a call */
 	COUNTER_SKIPPED, /* calls on hot regions whose pages were not looked at: it took too long */
 	COUNTER_COUNT,
 };

@@ -97,7 +97,7 @@ __noinline __u64 find_cached_page(__u64 inode_address, __u64 index)
 		bpf_core_read(&entry, sizeof(entry), &node->slots[first % XA_SLOTS]);
 	}
 	if (!entry || entry & 3)
-		return 0; /* a hole, in swap, or changing */
+		return 0;                  /* a hole, in swap, or changing */
 	if (!job->leaf && job->leaf_shift) /* a folio larger than a leaf: aligned to its size */
 		return entry + (index & ((1ULL << job->leaf_shift) - 1)) * bpf_core_type_size(struct page);
 	return entry + (index % XA_SLOTS - first) * bpf_core_type_size(struct page);

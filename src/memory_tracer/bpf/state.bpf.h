@@ -176,7 +176,7 @@ struct mapping_info {
 	__u64 file_offset;
 	__u64 file;          /* struct file *, to find the path while the mapping cannot go away */
 	__u64 inode_address; /* struct inode *, likewise */
-	__u32 device; /* 0: anonymous */
+	__u32 device;        /* 0: anonymous */
 	__u8 known;
 	__u8 unlinked;
 	__u8 touched;     /* anonymous: has had a page (anon_vma set) */

@@ -105,6 +105,13 @@ _OPTIONS = (
         is_flag=True,
         help="Compare every page of every call, however much that slows the target.",
     ),
+    click.option(
+        "--sample-rate",
+        type=click.IntRange(0, 20000),
+        default=Settings().sample_rate,
+        show_default=True,
+        help="Look at what is executing so many times per second of CPU time. 0: never.",
+    ),
     click.option("-q", "--quiet", is_flag=True, help="No closing lines."),
     click.option(
         "-v",
@@ -136,6 +143,7 @@ def settings_from(options: dict[str, Any]) -> Settings:
         ring_bytes=options["ring_size"],
         size_limit=options["max_size"],
         exact=options["exact"],
+        sample_rate=options["sample_rate"],
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import struct
 from functools import cached_property
 from pathlib import Path
 
@@ -26,7 +27,13 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _SYS_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 _PERF_TYPE_TRACEPOINT = 2
 _PERF_FLAG_FD_CLOEXEC = 8
-_PERF_ATTR_BYTES = 64  # PERF_ATTR_SIZE_VER0
+_PERF_TYPE_SOFTWARE = 1
+_PERF_COUNT_SW_CPU_CLOCK = 0
+#: Bits of struct perf_event_attr's flags.
+_PERF_INHERIT, _PERF_EXCLUDE_KERNEL, _PERF_FREQUENCY = 1 << 1, 1 << 5, 1 << 10
+#: The first version of ``struct perf_event_attr``: type, size, config, sample_period or _freq,
+#: sample_type, read_format, flags, wakeup_events, bp_type, config1 (linux/perf_event.h).
+_PERF_ATTRIBUTES = struct.Struct("<IIQQQQQIIQ")
 
 
 class Kernel:
@@ -123,15 +130,20 @@ class Kernel:
 
     def open_tracepoint(self, category: str, name: str) -> int:
         """Open a perf event on a tracepoint (perf_event_open(2)); returns the descriptor."""
-        attributes = bytearray(_PERF_ATTR_BYTES)
-        attributes[0:4] = _PERF_TYPE_TRACEPOINT.to_bytes(4, "little")
-        attributes[4:8] = _PERF_ATTR_BYTES.to_bytes(4, "little")
-        attributes[8:16] = self.tracepoint_id(category, name).to_bytes(8, "little")
-        number = _SYS_PERF_EVENT_OPEN.get(os.uname().machine)
-        if number is None:
-            raise UnsupportedError(f"{os.uname().machine} is not a supported machine (x86_64, aarch64)")
+        attributes = _PERF_ATTRIBUTES.pack(
+            _PERF_TYPE_TRACEPOINT,
+            _PERF_ATTRIBUTES.size,
+            self.tracepoint_id(category, name),
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        )
         try:
-            return self._syscall(number, bytes(attributes), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
+            return self._perf_event_open(attributes, -1, 0)
         except PermissionError as error:
             raise PrivilegeError(
                 "the kernel refused a tracepoint: run as root, or with CAP_PERFMON", detail=str(error)
@@ -140,6 +152,31 @@ class Kernel:
             raise UnsupportedError(
                 f"the tracepoint {category}:{name} cannot be used", detail=str(error)
             ) from error
+
+    def open_sampler(self, tid: int, frequency: int) -> int:
+        """Open a perf event on thread ``tid`` and all it starts: ``frequency`` interrupts per CPU second.
+
+        Counts user time only; raises OSError when the kernel refuses.
+        """
+        attributes = _PERF_ATTRIBUTES.pack(
+            _PERF_TYPE_SOFTWARE,
+            _PERF_ATTRIBUTES.size,
+            _PERF_COUNT_SW_CPU_CLOCK,
+            frequency,
+            0,
+            0,
+            _PERF_INHERIT | _PERF_EXCLUDE_KERNEL | _PERF_FREQUENCY,
+            0,
+            0,
+            0,
+        )
+        return self._perf_event_open(attributes, tid, -1)
+
+    def _perf_event_open(self, attributes: bytes, tid: int, cpu: int) -> int:
+        number = _SYS_PERF_EVENT_OPEN.get(os.uname().machine)
+        if number is None:
+            raise UnsupportedError(f"{os.uname().machine} is not a supported machine (x86_64, aarch64)")
+        return self._syscall(number, attributes, tid, cpu, -1, _PERF_FLAG_FD_CLOEXEC)
 
     def _syscall(self, number: int, *arguments: int | bytes | None) -> int:
         converted = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]

@@ -7,6 +7,7 @@ places: which variant of a program is loaded (``_selected``) and how the direct 
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 from pathlib import Path
 from typing import Final
@@ -34,7 +35,7 @@ _SHARED_PROGRAMS: Final = {
 }
 
 #: Programs that are called by others or by us, never attached.
-_UNATTACHED: Final = ("find_direct_map", "look__iterator")
+_UNATTACHED: Final = ("find_direct_map", "look__iterator", "sample__iterator")
 #: Programs that walk over VMAs (bpf_iter_task_vma_new, Linux 6.7).
 _VMA_PROGRAMS: Final = ("look", "enter_execve", "enter_exit_group")
 
@@ -133,6 +134,18 @@ class Program:
         """Trace process ``pid`` from now on, or from its next execve on."""
         flags = _TARGET_WAITS_FOR_EXEC if waits_for_exec else 0
         self._object.map("targets").update(_TARGET_KEY.pack(pid), _TARGET.pack(0, flags, 0))
+
+    def sample(self, pid: int) -> bool:
+        """Interrupt process ``pid`` and what it starts to see what it executes; False when refused."""
+        if not self.looks_last or not self.settings.sample_rate:
+            return False
+        try:
+            for tid in sorted(int(name) for name in os.listdir(f"/proc/{pid}/task")):
+                descriptor = self._kernel.open_sampler(tid, self.settings.sample_rate)
+                self._object.attach_perf_event("sample__iterator", descriptor)
+        except (OSError, LoadError):
+            return False  # no such event here, or the thread ended: calls are seen all the same
+        return True
 
     def remove_target(self, pid: int) -> None:
         """Stop tracing process ``pid``."""

@@ -86,6 +86,7 @@ class Session:
         self._program.attach()
         if self.command is not None:
             self._program.add_target(self.command.pid, waits_for_exec=True)
+            self._program.sample(self.command.pid)
             try:
                 self.command.release()
             except TargetError:
@@ -104,6 +105,7 @@ class Session:
             except OSError as error:
                 raise TargetError(f"process {pid} ended before it could be traced") from error
             self._program.add_target(pid)
+            self._program.sample(pid)
             os.close(descriptor)
             process.check_traceable(pid)
 

@@ -65,6 +65,7 @@ class Settings:
     size_limit: int | None = DEFAULT_SIZE_LIMIT
     page_limit: int = 1 << 18
     hot_calls: int = 16
+    sample_rate: int = 997
     exact: bool = False
     debug: bool = False
     page_loop: str | None = None

@@ -188,6 +188,7 @@ COUNTERS = (
     "targets_full",
     "unpaired",
     "mapping_unknown",
+    "samples",
     "skipped",
 )
 
