@@ -108,7 +108,7 @@ def _unwatched_regions(relations: Relations) -> Iterator[Loss]:
             "unwatched-writes",
             len(starts),
             "regions",
-            "they were writable and executable at once; what was written after the call is not recorded",
+            "they were writable and executable at once; what came and went between two looks is not recorded",
         )
 
 
