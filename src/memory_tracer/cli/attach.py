@@ -44,3 +44,4 @@ def command(pids: tuple[int, ...], **options: Any) -> None:
             session.record()
         if not options["quiet"]:
             print_closing_lines(output)
+        session.release_in_background()

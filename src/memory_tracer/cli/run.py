@@ -52,6 +52,7 @@ def command(ctx: click.Context, /, command_line: tuple[str, ...], **options: Any
             session.record()
         if not options["quiet"]:
             print_closing_lines(output)
+        session.release_in_background()
         assert session.command is not None
         status = session.command.poll()
     # A command that outlives the recording has no status yet: the recording went well.
