@@ -124,6 +124,7 @@ static __always_inline int look(void)
 	if (!job->has_closing)
 		return 0;
 	job->event = job->closing;
+	job->event.header.timestamp_ns = bpf_ktime_get_ns(); /* it happens after the look */
 	job->event_sent = 0;
 	if (event_matters(&job->event))
 		send_event();

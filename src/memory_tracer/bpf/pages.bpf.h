@@ -294,6 +294,21 @@ __noinline int take_page(__u64 index)
 }
 
 /*
+ * Pages are sent without comparing: what was sent before is not what was last sent. (A page may
+ * lie in a hot region and, by itself, in one that is not.)
+ */
+static __always_inline void forget_hashes(struct page_job *job)
+{
+	struct region_key key = {
+		.start_time_ns = job->event.header.start_time_ns,
+		.address = job->group,
+		.pid = job->event.header.pid,
+	};
+
+	bpf_map_delete_elem(&page_hashes, &key);
+}
+
+/*
  * Take one group of up to 64 pages, or skip one larger stretch with nothing in it. Returns nonzero
  * at the end of the region.
  */
@@ -316,6 +331,8 @@ static __always_inline int step(const enum loop_engine engine)
 		return 0;
 	}
 	job->group = job->cursor & ~(GROUP_BYTES - 1ULL);
+	if (!job->hot)
+		forget_hashes(job);
 	job->cached = 0;
 	job->untouched = 0;
 	job->leave_no_trace = 0;
