@@ -1,0 +1,1 @@
+"""What tracing costs, measured side by side: ``python -m benchmarks``, results in docs/benchmarks.md."""

@@ -1,0 +1,81 @@
+"""The command line: ``python -m benchmarks``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from memory_tracer import Error, PrivilegeError
+
+from . import machine
+from .bench import Bench, Measurement
+from .bystander import Bystander
+from .document import render
+from .flips import Bursts, Flips
+from .runtimes import Runtimes
+from .startup import Startup
+from .tracers import BenchmarkError
+
+_DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+_ROUNDS, _QUICK_ROUNDS, _QUICK_SCALE = 5, 1, 0.25
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="One small round: under a minute, and not very exact.")
+@click.option("--write", is_flag=True, help="Also replace docs/benchmarks.md.")
+def main(quick: bool, write: bool) -> None:
+    """Measure what tracing costs, beside no tracing and strace, and print it as Markdown."""
+    if quick and write:
+        raise click.UsageError("a quick run is not exact enough to be written; leave out --quick")
+    rounds = _QUICK_ROUNDS if quick else _ROUNDS
+    try:
+        text = _measure(rounds, _QUICK_SCALE if quick else 1.0)
+    except Error as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(text, nl=False)
+    if write:
+        _DOCUMENT.write_text(text)
+
+
+def _measure(rounds: int, scale: float) -> str:
+    if os.geteuid() != 0:
+        raise PrivilegeError("the benchmarks load a kernel program; run them as root")
+    if shutil.which("strace") is None:
+        raise BenchmarkError("the benchmarks compare with strace; install it")
+    with tempfile.TemporaryDirectory(prefix="memory-tracer-bench-") as directory:
+        bench = Bench(Path(directory), scale)
+        measurements: Sequence[Measurement] = (
+            Flips(bench),
+            Bursts(bench),
+            Startup(bench),
+            Bystander(bench),
+            Runtimes(bench),
+        )
+        facts = machine.describe(bench.directory)
+        load = os.getloadavg()[0]
+        others: set[str] = set()
+        for number in range(rounds):
+            for measurement in measurements:
+                others |= machine.bpf_users()
+                _run_round(measurement, number, rounds)
+        facts["load"] = f"{load:.1f} before the first round, {os.getloadavg()[0]:.1f} after the last"
+        facts["other processes with BPF programs"] = ", ".join(sorted(others)) or "none seen"
+        facts["rounds"] = str(rounds)
+        return render(measurements, facts)
+
+
+def _run_round(measurement: Measurement, number: int, rounds: int) -> None:
+    started = time.monotonic()
+    measurement.run_round(number)
+    seconds = time.monotonic() - started
+    click.echo(f"round {number + 1} of {rounds}: {measurement.title} ({seconds:.0f} s)", err=True)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")

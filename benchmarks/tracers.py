@@ -1,0 +1,148 @@
+"""Run a command by itself and under the tracers that are compared."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from memory_tracer import Error, open_capture
+from memory_tracer.terminal import clean
+
+#: Far beyond what anything here needs, except where a limit of its own is given (seconds).
+TIME_LIMIT = 60.0
+#: How long what is stopped may take to end in order (seconds).
+_GRACE = 5.0
+
+
+class BenchmarkError(Error):
+    """A command that is measured failed, or something it needs is not installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tracer:
+    """How a command is put under a tracer: what stands before it, ``{trace}`` being the tracer's output."""
+
+    name: str
+    prefix: tuple[str, ...] = ()
+
+    def command(self, target: Sequence[str], trace: Path) -> list[str]:
+        """Return the whole command line."""
+        return [*(part.format(trace=trace) for part in self.prefix), *target]
+
+
+UNTRACED = Tracer("untraced")
+MEMORY_TRACER = Tracer(
+    "memory-tracer", (sys.executable, "-m", "memory_tracer", "run", "--force", "-o", "{trace}", "--")
+)
+STRACE = Tracer("strace", ("strace", "-f", "-e", "trace=mprotect", "-o", "{trace}", "--"))
+TRACERS = (UNTRACED, MEMORY_TRACER, STRACE)
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What a capture holds and lacks: pages with their bytes, pages without, regions nobody watched."""
+
+    pages: int
+    lost: int
+    unwatched: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A command that has ended. Times are ``CLOCK_MONOTONIC`` nanoseconds, of the tracer's start and end."""
+
+    output: bytes
+    started_ns: int
+    ended_ns: int
+    stopped: bool
+    captured: Captured | None
+
+
+def run(tracer: Tracer, target: Sequence[str], directory: Path, *, stop_after: float | None = None) -> Run:
+    """Run ``target`` to its end, or stop it after so many seconds; ``directory`` takes the trace.
+
+    Raises ``BenchmarkError`` when it cannot be run, fails, or has to be stopped without ``stop_after``.
+    """
+    trace = directory / "trace"
+    with tempfile.TemporaryFile() as messages:
+        started = time.monotonic_ns()
+        with _started(tracer.command(target, trace), messages, subprocess.DEVNULL) as process:
+            output, stopped = _finish(process, stop_after or TIME_LIMIT)
+            ended = time.monotonic_ns()
+        if (stopped and stop_after is None) or (process.returncode and not stopped):
+            raise _failure(process, messages)
+    captured = _captured(trace) if tracer is MEMORY_TRACER else None
+    trace.unlink(missing_ok=True)
+    return Run(output, started, ended, stopped, captured)
+
+
+@contextlib.contextmanager
+def running(tracer: Tracer, target: Sequence[str], directory: Path) -> Iterator[None]:
+    """Hold ``target``, which prints a line and waits for the end of its input, under ``tracer``.
+
+    Raises ``BenchmarkError`` when it cannot be run or fails.
+    """
+    trace = directory / "attached"
+    with tempfile.TemporaryFile() as messages:
+        with _started(tracer.command(target, trace), messages, subprocess.PIPE) as process:
+            assert process.stdout is not None
+            try:
+                if not process.stdout.readline():
+                    raise _failure(process, messages)
+                yield
+            finally:
+                _finish(process, TIME_LIMIT)
+        if process.returncode:
+            raise _failure(process, messages)
+    trace.unlink(missing_ok=True)
+
+
+def _started(command: list[str], messages: IO[bytes], stdin: int) -> subprocess.Popen[bytes]:
+    # Under sudo the target would run as the caller, who cannot reach our private directory.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SUDO_")}
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=messages,
+            env=environment,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise BenchmarkError(f"{command[0]!r} cannot be run: {error.strerror}") from error
+
+
+def _finish(process: subprocess.Popen[bytes], seconds: float) -> tuple[bytes, bool]:
+    """Close a process's input and wait; return what it printed, and whether it had to be stopped."""
+    try:
+        return process.communicate(timeout=seconds)[0], False
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)  # the tracer and its target share the group
+    try:
+        return process.communicate(timeout=_GRACE)[0], True
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.communicate()[0], True
+
+
+def _failure(process: subprocess.Popen[bytes], messages: IO[bytes]) -> BenchmarkError:
+    messages.seek(0)
+    lines = messages.read().decode(errors="replace").splitlines() or ["nothing"]
+    return BenchmarkError(f"a command to be measured failed, saying {clean(lines[-1])}: {process.args!r}")
+
+
+def _captured(path: Path) -> Captured:
+    with open_capture(path) as capture:
+        lost = sum(loss.count for loss in capture.losses if loss.unit == "pages")
+        unwatched = sum(loss.count for loss in capture.losses if loss.reason == "unwatched-writes")
+        return Captured(capture.page_count, lost, unwatched)
