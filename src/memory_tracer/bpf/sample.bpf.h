@@ -12,7 +12,6 @@
 
 #include "look.bpf.h"
 
-/* Runs in an interrupt, on state of its own (enum trace_context). */
 static __always_inline void sample(__u64 instruction, __u64 stack)
 {
 	struct trace_target *target = current_target();

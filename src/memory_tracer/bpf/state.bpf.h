@@ -78,23 +78,9 @@ struct {
 } targets SEC(".maps");
 
 /*
- * The sampler interrupts the other programs. What they work on, their counters and their sequence
- * numbers therefore exist twice per CPU.
+ * Sequence numbers and counters. One writer per CPU, so no atomics: the programs run with
+ * preemption off, and the sampler interrupts only user code.
  */
-enum trace_context {
-	CONTEXT_CALL,
-	CONTEXT_INTERRUPT,
-	CONTEXT_COUNT,
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32); /* enum trace_context: which one runs */
-} contexts SEC(".maps");
-
-/* Sequence numbers and counters: one writer per CPU and context, so no atomics. */
 struct trace_statistics {
 	__u64 sequence;
 	__u64 counters[COUNTER_COUNT];
@@ -102,7 +88,7 @@ struct trace_statistics {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, CONTEXT_COUNT);
+	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct trace_statistics);
 } statistics SEC(".maps");
@@ -239,30 +225,22 @@ struct page_job {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, CONTEXT_COUNT);
+	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct page_job);
 } jobs SEC(".maps");
 
-static __always_inline __u32 this_context(void)
-{
-	__u32 zero = 0;
-	__u32 *context = bpf_map_lookup_elem(&contexts, &zero);
-
-	return context ? *context : 0;
-}
-
 static __always_inline struct page_job *this_job(void)
 {
-	__u32 context = this_context();
+	__u32 zero = 0;
 
-	return bpf_map_lookup_elem(&jobs, &context);
+	return bpf_map_lookup_elem(&jobs, &zero);
 }
 
 static __always_inline void count(enum trace_counter which, __u64 amount)
 {
-	__u32 context = this_context();
-	struct trace_statistics *stats = bpf_map_lookup_elem(&statistics, &context);
+	__u32 zero = 0;
+	struct trace_statistics *stats = bpf_map_lookup_elem(&statistics, &zero);
 
 	if (stats)
 		stats->counters[which] += amount;
@@ -271,14 +249,13 @@ static __always_inline void count(enum trace_counter which, __u64 amount)
 /* The next sequence number of this CPU; taken for lost records too, so a loss leaves a gap. */
 static __always_inline __u64 next_sequence(void)
 {
-	__u32 context = this_context();
-	struct trace_statistics *stats = bpf_map_lookup_elem(&statistics, &context);
+	__u32 zero = 0;
+	struct trace_statistics *stats = bpf_map_lookup_elem(&statistics, &zero);
 
 	if (!stats)
 		return 0;
 	stats->sequence++;
-	/* Half of the CPU numbers are the interrupts'. */
-	return ((__u64)bpf_get_smp_processor_id() | (__u64)context << 15) << 48 | stats->sequence;
+	return (__u64)bpf_get_smp_processor_id() << 48 | stats->sequence;
 }
 
 #endif

@@ -42,8 +42,7 @@ _VMA_PROGRAMS: Final = ("look", "enter_execve", "enter_exit_group")
 #: ``struct bpf_raw_tracepoint_args`` with twelve arguments, none of which is looked at.
 _RAW_TRACEPOINT_CONTEXT: Final = bytes(12 * 8)
 
-#: ``enum trace_context`` of state.bpf.h.
-_CONTEXTS: Final = 2
+_ONE_KEY: Final = bytes(4)
 
 _TARGET: Final = struct.Struct("<QII")
 _TARGET_KEY: Final = struct.Struct("<I")
@@ -176,12 +175,10 @@ class Program:
     def counters(self) -> dict[str, int]:
         """The kernel's counters, summed over all CPUs."""
         totals = [0] * len(COUNTERS)
-        statistics = self._object.map("statistics")
-        for context in range(_CONTEXTS):
-            for values in statistics.lookup_per_cpu(context.to_bytes(4, "little")):
-                # struct trace_statistics: the sequence number comes first.
-                for index, value in enumerate(struct.unpack_from(f"<{len(COUNTERS)}Q", values, 8)):
-                    totals[index] += value
+        for values in self._object.map("statistics").lookup_per_cpu(_ONE_KEY):
+            # struct trace_statistics: the sequence number comes first.
+            for index, value in enumerate(struct.unpack_from(f"<{len(COUNTERS)}Q", values, 8)):
+                totals[index] += value
         return dict(zip(COUNTERS, totals, strict=True))
 
     def detach(self) -> None:
