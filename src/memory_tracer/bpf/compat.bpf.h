@@ -48,7 +48,6 @@
 #define VM_HUGETLB 0x00400000UL
 
 #define READ_IMPLIES_EXEC 0x0400000 /* include/uapi/linux/personality.h */
-#define MREMAP_FIXED 2
 #define MAP_FIXED 0x10
 #define MADV_DONTNEED 4
 #define MADV_FREE 8

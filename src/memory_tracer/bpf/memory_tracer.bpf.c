@@ -125,7 +125,8 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 	send_event();
 	take_pages(job, engine);
 	send_outcome(job);
-	if (event->length >= LARGE_REGION && job->outcome.captured >= MANY_PAGES)
+	if (event->length >= LARGE_REGION && job->outcome.captured >= MANY_PAGES &&
+	    !(configured.flags & CONFIG_EXACT))
 		target->flags |= TARGET_COMPARES_MUCH;
 }
 
@@ -179,8 +180,7 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 
 /* ---- mmap -------------------------------------------------------------------------------- */
 
-SEC("?tracepoint/syscalls/sys_enter_mmap")
-int enter_mmap(struct trace_event_raw_sys_enter *ctx)
+static __always_inline int enter_mmap(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
 {
 	struct trace_target *target = current_target();
 	__u64 thread = bpf_get_current_pid_tgid();
@@ -192,12 +192,17 @@ int enter_mmap(struct trace_event_raw_sys_enter *ctx)
 		.fd = ctx->args[4],
 		.offset = ctx->args[5],
 	};
+	struct page_job *job = this_job();
 
 	if (!target || target->flags & TARGET_WAITS_FOR_EXEC)
 		return 0;
 	if (protection_matters(arguments.protection) &&
 	    bpf_map_update_elem(&mmap_args, &thread, &arguments, BPF_ANY))
 		count(COUNTER_ARGUMENTS_FULL, 1);
+	/* What it replaces. */
+	if (engine == ENGINE_ITERATOR && job && arguments.flags & MAP_FIXED)
+		look_before(ctx, job, arguments.address, arguments.address + page_align(arguments.length),
+			    EVENT_MMAP);
 	return 0;
 }
 
@@ -480,6 +485,28 @@ static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx, c
 	return 0;
 }
 
+/* ---- madvise: discarding contents ------------------------------------------------------------ */
+
+SEC("?tracepoint/syscalls/sys_enter_madvise")
+int enter_madvise__iterator(struct trace_event_raw_sys_enter *ctx)
+{
+	__u64 start = ctx->args[0], length = page_align(ctx->args[1]), advice = ctx->args[2];
+	struct trace_target *target = current_target();
+	struct page_job *job = this_job();
+	struct mapping_info mapping;
+
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+		return 0;
+	if (advice != MADV_DONTNEED && advice != MADV_FREE && advice != MADV_REMOVE &&
+	    advice != MADV_DONTNEED_LOCKED)
+		return 0;
+	find_mapping(start, &mapping, ENGINE_ITERATOR); /* allocators do this to their data all the time */
+	if (mapping.known && !(mapping.flags & VM_EXEC) && mapping.end - start >= length)
+		return 0;
+	look_before(ctx, job, start, start + length, EVENT_MADVISE);
+	return 0;
+}
+
 /* ---- the end of an address space ------------------------------------------------------------- */
 
 /* Attached to the entries of execve and execveat. If the call fails, we have looked for nothing. */
@@ -549,6 +576,11 @@ static __always_inline int exit_thread(void *ctx, const enum loop_engine engine)
 /* ---- the same for each engine ------------------------------------------------------------- */
 
 #define PROGRAMS(suffix, engine)                                                                             \
+	SEC("?tracepoint/syscalls/sys_enter_mmap")                                                           \
+	int enter_mmap__##suffix(struct trace_event_raw_sys_enter *ctx)                                      \
+	{                                                                                                    \
+		return enter_mmap(ctx, engine);                                                              \
+	}                                                                                                    \
 	SEC("?tracepoint/syscalls/sys_enter_mprotect")                                                       \
 	int enter_mprotect__##suffix(struct trace_event_raw_sys_enter *ctx)                                  \
 	{                                                                                                    \

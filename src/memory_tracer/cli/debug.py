@@ -64,12 +64,8 @@ def command(
             events.enable(f"syscalls/sys_exit_{name}")
         if all_syscalls:
             events.enable("syscalls")
-        lines = events.lines(duration)
         if launched is not None:
             program.add_target(launched.pid, waits_for_exec=True)
             launched.release()
-        for line in lines:
-            if line:
-                click.echo(clean(line))
-            elif launched is not None and launched.poll() is not None:
-                break
+        for line in events.lines(duration, lambda: launched is None or launched.poll() is None):
+            click.echo(clean(line))

@@ -179,6 +179,7 @@ def stopped_by_signals(session: Session) -> Iterator[None]:
 def print_closing_lines(path: Path) -> None:
     """Say what was captured, what was lost, and what to type next."""
     from ..capture.reader import Capture
+    from ..report.text import describe_loss
     from ..terminal import clean, format_count, format_size
 
     with Capture(path) as capture:
@@ -190,9 +191,7 @@ def print_closing_lines(path: Path) -> None:
         if capture.complete:
             lines.append("Complete: nothing was lost.")
         else:
-            lines += [
-                f"Incomplete: {loss.count:,} {loss.unit}: {loss.explanation}" for loss in capture.losses
-            ]
+            lines += [f"Incomplete: {describe_loss(loss)}" for loss in capture.losses]
         lines.append(f"Next: memory-tracer report {shlex.quote(clean(str(path)))}")
     for line in lines:
         click.echo(f"memory-tracer: {line}", err=True)

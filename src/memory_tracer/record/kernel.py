@@ -24,6 +24,9 @@ _FSCONFIG_CMD_CREATE = 6
 _CLOEXEC = 1
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
+#: PROC_PID_INIT_INO, include/linux/proc_ns.h.
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
+
 _SYS_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 _PERF_TYPE_TRACEPOINT = 2
 _PERF_FLAG_FD_CLOEXEC = 8
@@ -42,6 +45,18 @@ class Kernel:
     def __init__(self) -> None:
         """Ask nothing yet."""
         self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def check_pid_namespace(self) -> None:
+        """Raise UnsupportedError inside a PID namespace, where our PIDs are not the kernel's."""
+        try:
+            inside = Path("/proc/self/ns/pid").stat().st_ino != _INITIAL_PID_NAMESPACE
+        except OSError:
+            return  # a kernel without namespaces
+        if inside:
+            raise UnsupportedError(
+                "this is a PID namespace of its own (a container); run on the host, "
+                "or start the container with the host's PID namespace (docker run --pid=host)"
+            )
 
     @cached_property
     def btf(self) -> bytes:

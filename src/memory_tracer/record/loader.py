@@ -37,7 +37,7 @@ _SHARED_PROGRAMS: Final = {
 #: Programs that are called by others or by us, never attached.
 _UNATTACHED: Final = ("find_direct_map", "look__iterator", "sample__iterator")
 #: Programs that walk over VMAs (bpf_iter_task_vma_new, Linux 6.7).
-_VMA_PROGRAMS: Final = ("look", "enter_execve", "enter_exit_group")
+_VMA_PROGRAMS: Final = ("look", "sample", "enter_execve", "enter_exit_group", "enter_madvise")
 
 #: ``struct bpf_raw_tracepoint_args`` with twelve arguments, none of which is looked at.
 _RAW_TRACEPOINT_CONTEXT: Final = bytes(12 * 8)
@@ -63,6 +63,7 @@ class Program:
         self.settings = settings
         self._kernel = kernel
         self.library = library or Library()
+        kernel.check_pid_namespace()
         kernel.btf  # noqa: B018 - without BTF nothing loads: say so before libbpf does
         self.page_loop = settings.page_loop or kernel.page_loop
         self.looks_last = self.page_loop == "iterator" and kernel.knows("bpf_iter_task_vma_new")

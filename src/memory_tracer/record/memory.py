@@ -49,8 +49,8 @@ class Mapping:
 
     @property
     def anonymous(self) -> bool:
-        """Private memory without a file."""
-        return self.inode == 0 and not self.shared
+        """Private memory without a file, the kernel's own (vDSO) excepted: untouched, it is zeros."""
+        return self.inode == 0 and not self.shared and not self.name.startswith(b"[v")
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ class Session:
         with contextlib.ExitStack() as stack:
             self._program = Program(settings, Kernel())
             stack.callback(self._program.close)
+            self._program.attach()  # to nobody yet; what fails, fails before a file is made
             self.command: LaunchedProcess | None = None
             if command is not None:
                 self.command = LaunchedProcess(command, user=user, environment=environment)
@@ -82,8 +83,7 @@ class Session:
             self._resources = stack.pop_all()
 
     def record(self) -> EndReason:
-        """Attach, let the command go, and record to the end. Call once."""
-        self._program.attach()
+        """Name the targets, let the command go, and record to the end. Call once."""
         if self.command is not None:
             self._program.add_target(self.command.pid, waits_for_exec=True)
             self._program.sample(self.command.pid)

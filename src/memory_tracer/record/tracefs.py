@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
 from ..errors import UsageError
 from .kernel import Kernel
+
+#: How long a busy trace_pipe is read on, in seconds.
+LINGER = 2.0
 
 
 class TraceEvents:
@@ -50,19 +53,27 @@ class TraceEvents:
         self._write(switch, "1")
         self._changed.append(switch)
 
-    def lines(self, seconds: float | None) -> Iterator[str]:
-        """Yield lines of trace_pipe until ``seconds`` are over (None: for ever), and "" in between."""
+    def lines(self, seconds: float | None, goes_on: Callable[[], bool]) -> Iterator[str]:
+        """Yield lines of trace_pipe until ``seconds`` are over, or ``goes_on`` says no and it is empty.
+
+        A machine that never falls silent gets ``LINGER`` seconds after ``goes_on`` said no.
+        """
         descriptor = self._open("trace_pipe", os.O_NONBLOCK)
-        deadline = None if seconds is None else time.monotonic() + seconds
-        pending = b""
+        deadline = math.inf if seconds is None else time.monotonic() + seconds
+        pending, ended = b"", False
         try:
-            while deadline is None or time.monotonic() < deadline:
+            while time.monotonic() < deadline:
+                if not ended and not goes_on():
+                    ended = True
+                    deadline = min(deadline, time.monotonic() + LINGER)
                 select.select([descriptor], [], [], 0.1)
-                with contextlib.suppress(BlockingIOError):
+                try:
                     pending += os.read(descriptor, 1 << 16)
+                except BlockingIOError:
+                    if ended:
+                        return
                 *whole, pending = pending.split(b"\n")
                 yield from (line.decode(errors="surrogateescape") for line in whole)
-                yield ""  # lets the caller look around
         finally:
             os.close(descriptor)
 
