@@ -114,6 +114,10 @@ class Status(enum.IntFlag):
     MAPPINGS_INCOMPLETE = 1 << 8
 
 
+#: Kinds that are no call: memory was looked at, and what had changed since was recorded.
+OBSERVATION_KINDS = frozenset({EventKind.LOOK, EventKind.SAMPLE})
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """A range of one address space and what backs it."""

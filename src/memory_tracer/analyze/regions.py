@@ -8,15 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import PAGE_SIZE, Event, EventKind, Protection, Region, Status
+from ..model import OBSERVATION_KINDS, PAGE_SIZE, Event, EventKind, Protection, Region, Status
 
 Numbers = NDArray[np.int64]
 Rows = NDArray[np.void]
 
 _WRITE_EXECUTE = Protection.WRITE | Protection.EXEC
 _FOUND_EXECUTABLE = (EventKind.BASELINE, EventKind.EXEC_MAPPING)
-#: Kinds that look at memory and change nothing about it.
-_OBSERVATIONS = (EventKind.LOOK, EventKind.SAMPLE)
 _LARGEST_ERRNO = 4095
 #: Counts from a file beyond this are no counts, and would overflow a sum.
 _COUNT_LIMIT = 1 << 32
@@ -146,7 +144,7 @@ class _Lives:
         self._first_ns = np.minimum.reduceat(events["timestamp_ns"], self._heads)
         self._last_ns = np.maximum.reduceat(events["timestamp_ns"], self._heads)
         coalesced = np.minimum(events["coalesced"], _COUNT_LIMIT).astype(np.int64)
-        calls = (~np.isin(events["kind"], _OBSERVATIONS)).astype(np.int64)
+        calls = (~np.isin(events["kind"], list(OBSERVATION_KINDS))).astype(np.int64)
         self._flips = np.add.reduceat(calls + coalesced, self._heads)
         self._first_call = self._first_where(gained & (events["caller_ip"] != 0))
         self._last_success = self._last_where(succeeded)

@@ -120,13 +120,13 @@ class Capture:
 
     @property
     def page_count(self) -> int:
-        """How many page rows there are, runs of missing pages not included."""
-        return len(self.index.pages)
+        """How many pages there are, without runs of missing ones and looks that found nothing new."""
+        return len(self.index.pages) - int(np.count_nonzero(self.relations.row_repeats))
 
     @property
     def event_count(self) -> int:
-        """How many events there are."""
-        return len(self.index.events)
+        """How many events there are, without looks and samples that found nothing new."""
+        return len(self.index.events) - int(np.count_nonzero(self.relations.event_is_silent))
 
     @property
     def unique_pages(self) -> int:
@@ -159,9 +159,10 @@ class Capture:
         return not self.losses
 
     def events(self, **filters: Unpack[FilterOptions]) -> Iterator[Event]:
-        """Return the events, by sequence."""
+        """Return the events, by sequence, but for looks and samples that found nothing new."""
         state, count = self._state, self.relations.recorded_count
         chosen = Filters(**filters).accept_events(state.relations.events[:count], state.decoder.path)
+        chosen &= ~state.relations.event_is_silent[:count]
         return map(state.decoder.event, np.flatnonzero(chosen).tolist())
 
     def pages(self, *, missing: bool = True, **filters: Unpack[FilterOptions]) -> Iterator[Page]:
@@ -187,7 +188,7 @@ class Capture:
     def _chosen_rows(self, conditions: Filters) -> Numbers:
         relations = self.relations
         rows = relations.rows
-        chosen = conditions.accept_headers(rows)
+        chosen = conditions.accept_headers(rows) & ~relations.row_repeats
         chosen &= conditions.accept_causes(relations.events, self._state.decoder.path)[relations.row_event]
         chosen &= conditions.accept_ranges(rows["address"], np.full(len(rows), PAGE_SIZE, np.uint64))
         return np.flatnonzero(chosen)

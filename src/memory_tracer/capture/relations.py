@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import EventKind, Status
+from ..model import OBSERVATION_KINDS, EventKind, Status
 from ..wire.layout import PAGE_BYTES
 from .columns import EVENT_TYPE, HEADER_NAMES, Rows
 from .format import NO_CONTENT
@@ -75,6 +75,30 @@ class Relations:
         """For each page row whether its content is in the file."""
         content: NDArray[np.bool_] = self.rows["content"] < self._content_count
         return content
+
+    @cached_property
+    def row_repeats(self) -> NDArray[np.bool_]:
+        """For each page row whether it only says that a look or a sample found nothing new.
+
+        The kernel sends a page at the first look when it has not compared it before.
+        """
+        order = np.lexsort((np.arange(len(self.rows)), self.rows["address"], self.row_process))
+        before = order[:-1], order[1:]
+        same = np.ones(len(order[1:]), dtype=np.bool_)
+        for column in (self.row_process, self.rows["address"], self.rows["content"]):
+            same &= column[before[0]] == column[before[1]]
+        repeats: NDArray[np.bool_] = np.zeros(len(self.rows), dtype=np.bool_)
+        repeats[before[1][same]] = True
+        repeats &= np.isin(self.events["kind"][self.row_event], list(OBSERVATION_KINDS))
+        return repeats & self.row_stored
+
+    @cached_property
+    def event_is_silent(self) -> NDArray[np.bool_]:
+        """For each event whether it is a look or a sample that found nothing new."""
+        new = np.bincount(self.row_event[~self.row_repeats], minlength=len(self.events))
+        missing = np.bincount(self.run_event, minlength=len(self.events))
+        silent: NDArray[np.bool_] = (self.event_pages > 0) & (new == 0) & (missing == 0)
+        return silent
 
     @cached_property
     def generations(self) -> Numbers:

@@ -160,14 +160,19 @@ def capture_owner(name: str | None) -> User | None:
 
 @contextmanager
 def stopped_by_signals(session: Session) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the recording cleanly; the same signal again ends everything at once."""
+    """Ctrl-C and SIGTERM end the recording cleanly; the same signal again ends everything at once.
+
+    A signal we were started to ignore (nohup, a background job) goes on being ignored.
+    """
 
     def stop(number: int, _frame: object) -> None:
         session.stop()
         signal.signal(number, signal.SIG_DFL)
 
     previous = {
-        number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        number: signal.signal(number, stop)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..model import PAGE_SIZE, EventKind, Missing, Protection, Status
 from ..wire.encode import Encoder, Identity
@@ -53,9 +52,8 @@ class UserSpaceReader:
             who = self._identity(pid)
             name = process.comm(pid)
             parent = process.parent_pid(pid)
-            command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
             with ProcessMemory(pid) as memory:
-                yield self._encoder.command_line(who, command_line)
+                yield self._encoder.command_line(who, memory.command_line())
                 for mapping in memory.mappings():
                     if mapping.protection & Protection.EXEC and mapping.name != b"[vsyscall]":
                         yield from self._mapping(memory, who, mapping, kind, name, parent)

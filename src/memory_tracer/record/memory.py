@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..model import PAGE_SIZE, Protection
+from .process import living_thread
 
 #: Pages looked at and read at a time.
 CHUNK_PAGES = 256
@@ -89,8 +90,8 @@ class ProcessMemory:
 
     def __init__(self, pid: int) -> None:
         """Open the process's files under /proc; raises OSError when it is gone or not ours to read."""
-        self.pid = pid
-        self._directory = Path(f"/proc/{pid}")
+        self._task = living_thread(pid)
+        self._directory = Path(f"/proc/{self._task}")
         self._pagemap = os.open(self._directory / "pagemap", os.O_RDONLY | os.O_CLOEXEC)
         self._libc = ctypes.CDLL(None, use_errno=True)
 
@@ -101,6 +102,10 @@ class ProcessMemory:
     def __exit__(self, *exception: object) -> None:
         """Close."""
         os.close(self._pagemap)
+
+    def command_line(self) -> bytes:
+        """The NUL-separated arguments; raises OSError when the process is gone."""
+        return (self._directory / "cmdline").read_bytes()
 
     def mappings(self) -> list[Mapping]:
         """All mappings at this moment; empty for a process that has ended."""
@@ -163,7 +168,7 @@ class ProcessMemory:
         local = _IoVector(ctypes.addressof(buffer), length)
         remote = _IoVector(address, length)
         result = self._libc.process_vm_readv(
-            self.pid,
+            self._task,
             ctypes.byref(local),
             ctypes.c_ulong(1),
             ctypes.byref(remote),
