@@ -5,6 +5,10 @@
 
 #include "state.bpf.h"
 
+/* Puts these types into the object's BTF, where a test compares them with user space's. */
+const struct page_record *unused_page_record __attribute__((unused));
+const struct missing_record *unused_missing_record __attribute__((unused));
+
 /*
  * Waking the reader costs more than copying a page, so it is woken once, when pending data
  * crosses the mark; for less it looks by itself every few milliseconds.

@@ -40,28 +40,32 @@ static __always_inline void read_mapping(struct vm_area_struct *vma, struct mapp
 }
 
 /* Runs under the mmap lock, inside bpf_find_vma. */
-static long on_mapping(struct task_struct *task, struct vm_area_struct *vma, void *out)
+static long on_mapping(struct task_struct *task, struct vm_area_struct *vma, void *context)
 {
-	read_mapping(vma, out);
+	struct page_job *job = this_job();
+
+	if (job)
+		read_mapping(vma, &job->mapping);
 	return 0;
 }
 
 /*
- * Fill `out` with the mapping at `address`. `out` must be on the stack, bpf_find_vma asks for that.
- * Returns 0, -ENOENT when nothing is mapped there, or another error when it cannot be known.
+ * Make job->mapping the one at `address`, or `known` zero where there is none or it cannot be known.
+ *
+ * It is not on the stack, of which all frames together may take 512 bytes. Before Linux 6.9 ("bpf:
+ * Fix test verif_scale_strobemeta_subprogs failure due to llvm19") each frame counts as a multiple
+ * of 32 there, and there are seven from the exit of a call to send_event.
  */
-static __always_inline long find_mapping(__u64 address, struct mapping_info *out,
-					 const enum loop_engine engine)
+static __always_inline void find_mapping(struct page_job *job, __u64 address, const enum loop_engine engine)
 {
 	long error;
 
-	__builtin_memset(out, 0, sizeof(*out));
+	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
 	if (engine == ENGINE_BOUNDED)
-		return -1;
-	error = bpf_find_vma(bpf_get_current_task_btf(), address, on_mapping, out, 0);
+		return;
+	error = bpf_find_vma(bpf_get_current_task_btf(), address, on_mapping, NULL, 0);
 	if (error && error != -ENOENT)
 		count(COUNTER_MAPPING_UNKNOWN, 1);
-	return error;
 }
 
 /* Deeper or longer paths lose their head, and show it by not ending in an empty component. */

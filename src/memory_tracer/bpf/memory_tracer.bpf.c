@@ -139,7 +139,7 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 {
 	struct event_record *event = &job->event;
 	bool stopped = event->kind != EVENT_MMAP && (event->result == -ENOMEM || event->result == -EACCES);
-	struct mapping_info mapping;
+	struct mapping_info *mapping = &job->mapping;
 	__u64 end;
 
 	event->length = page_align(event->length);
@@ -148,32 +148,31 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 		send_event();
 		return;
 	}
-	find_mapping(event->header.address, &mapping, engine);
-	if (!mapping.known) {
+	find_mapping(job, event->header.address, engine);
+	if (!mapping->known) {
 		if (stopped) {
 			send_event();
 			return;
 		}
 		event->status |= STATUS_MAPPING_UNKNOWN;
-		mapping.end = event->header.address + event->length;
+		mapping->end = event->header.address + event->length;
 	}
 	if (stopped) {
-		if (!(mapping.flags & VM_EXEC)) {
+		if (!(mapping->flags & VM_EXEC)) {
 			send_event();
 			return;
 		}
 		event->status |= STATUS_PARTIAL;
 		end = event->header.address + event->length;
-		if (mapping.end < end)
-			event->length = mapping.end - event->header.address;
+		if (mapping->end < end)
+			event->length = mapping->end - event->header.address;
 	}
-	job->mapping = mapping;
-	if (mapping.known) {
-		describe_backing(event, &mapping);
-		if (event->device && !mapping.unlinked && configured.flags & CONFIG_EXCLUDE_FILE_BACKED)
+	if (mapping->known) {
+		describe_backing(event, mapping);
+		if (event->device && !mapping->unlinked && configured.flags & CONFIG_EXCLUDE_FILE_BACKED)
 			return;
 		if (event->device)
-			send_path(mapping.file, event->inode, event->device);
+			send_path(mapping->file, event->inode, event->device);
 	}
 	capture_region(job, target, engine);
 }
@@ -245,29 +244,29 @@ static __always_inline int enter_mprotect(struct trace_event_raw_sys_enter *ctx,
 		.kind = kind,
 		.status = STATUS_PREVIOUS_UNKNOWN,
 	};
-	struct mapping_info mapping;
-	struct page_job *job;
+	struct page_job *job = this_job();
+	struct mapping_info *mapping;
 
-	if (!target || target->flags & TARGET_WAITS_FOR_EXEC)
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
 		return 0;
 	if (configured.flags & CONFIG_DEBUG)
 		bpf_printk("PROT: 0x%llx | PID: %d", arguments.protection, (__u32)(thread >> 32));
-	find_mapping(arguments.address, &mapping, engine);
-	if (mapping.known) {
-		arguments.previous_protection = mapping.flags & PROT_ALL;
+	find_mapping(job, arguments.address, engine);
+	mapping = &job->mapping;
+	if (mapping->known) {
+		arguments.previous_protection = mapping->flags & PROT_ALL;
 		arguments.status = 0;
-		if (mapping.end - arguments.address < arguments.length)
+		if (mapping->end - arguments.address < arguments.length)
 			arguments.status = STATUS_SEVERAL_MAPPINGS;
 	}
 	if ((protection_matters(arguments.protection) || arguments.previous_protection & PROT_EXEC) &&
 	    bpf_map_update_elem(&mprotect_args, &thread, &arguments, BPF_ANY))
 		count(COUNTER_ARGUMENTS_FULL, 1);
 	/* What was written while it was writable and executable, or through another mapping. */
-	job = this_job();
-	if (engine == ENGINE_ITERATOR && job && !(arguments.protection & PROT_EXEC) &&
+	if (engine == ENGINE_ITERATOR && !(arguments.protection & PROT_EXEC) &&
 	    (arguments.status & STATUS_SEVERAL_MAPPINGS ||
 	     (arguments.previous_protection & PROT_EXEC &&
-	      (arguments.previous_protection & PROT_WRITE || mapping.flags & VM_SHARED))))
+	      (arguments.previous_protection & PROT_WRITE || mapping->flags & VM_SHARED))))
 		look_before(ctx, job, arguments.address, arguments.address + page_align(arguments.length),
 			    kind);
 	return 0;
@@ -352,8 +351,8 @@ static __always_inline bool join_placing(struct page_job *job, struct trace_targ
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct placing_args_t *arguments = bpf_map_lookup_elem(&placing_args, &thread);
 	struct event_record *event = &job->event;
+	struct mapping_info *mapping = &job->mapping;
 	struct placing_args_t taken;
-	struct mapping_info mapping;
 
 	if (!arguments)
 		return false;
@@ -361,14 +360,14 @@ static __always_inline bool join_placing(struct page_job *job, struct trace_targ
 	bpf_map_delete_elem(&placing_args, &thread);
 	if (failed(result))
 		return false;
-	find_mapping(result, &mapping, engine);
-	if (!mapping.known || !(mapping.flags & VM_EXEC))
+	find_mapping(job, result, engine);
+	if (!mapping->known || !(mapping->flags & VM_EXEC))
 		return false;
 	begin_event(job, target, taken.kind);
 	event->result = result;
 	event->header.address = result;
-	event->length = taken.kind == EVENT_MREMAP ? taken.arguments[2] : mapping.end - mapping.start;
-	event->protection = mapping.flags & PROT_ALL;
+	event->length = taken.kind == EVENT_MREMAP ? taken.arguments[2] : mapping->end - mapping->start;
+	event->protection = mapping->flags & PROT_ALL;
 	event->status = STATUS_PREVIOUS_UNKNOWN;
 #pragma unroll
 	for (int i = 0; i < 5; i++)
@@ -454,12 +453,13 @@ static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx, c
 	struct trace_target *target = current_target();
 	struct page_job *job = this_job();
 	struct event_record *event;
-	struct mapping_info mapping;
+	struct mapping_info *mapping;
 
 	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
 		return 0;
-	find_mapping(ctx->args[0], &mapping, engine);
-	if (mapping.known && !(mapping.flags & VM_EXEC) && mapping.end - ctx->args[0] >= ctx->args[1])
+	find_mapping(job, ctx->args[0], engine);
+	mapping = &job->mapping;
+	if (mapping->known && !(mapping->flags & VM_EXEC) && mapping->end - ctx->args[0] >= ctx->args[1])
 		return 0;
 	begin_event(job, target, EVENT_MUNMAP);
 	event = &job->event;
@@ -468,11 +468,11 @@ static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx, c
 	event->arguments[0] = ctx->args[0];
 	event->arguments[1] = ctx->args[1];
 	event->status = STATUS_MAPPING_UNKNOWN | STATUS_PREVIOUS_UNKNOWN;
-	if (mapping.known) {
-		event->previous_protection = mapping.flags & PROT_ALL;
+	if (mapping->known) {
+		event->previous_protection = mapping->flags & PROT_ALL;
 		event->status = 0;
-		describe_backing(event, &mapping);
-		if (mapping.end - ctx->args[0] < ctx->args[1])
+		describe_backing(event, mapping);
+		if (mapping->end - ctx->args[0] < ctx->args[1])
 			event->status |= STATUS_SEVERAL_MAPPINGS;
 	}
 	note_caller(event);
@@ -493,15 +493,16 @@ int enter_madvise__iterator(struct trace_event_raw_sys_enter *ctx)
 	__u64 start = ctx->args[0], length = page_align(ctx->args[1]), advice = ctx->args[2];
 	struct trace_target *target = current_target();
 	struct page_job *job = this_job();
-	struct mapping_info mapping;
+	struct mapping_info *mapping;
 
 	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
 		return 0;
 	if (advice != MADV_DONTNEED && advice != MADV_FREE && advice != MADV_REMOVE &&
 	    advice != MADV_DONTNEED_LOCKED)
 		return 0;
-	find_mapping(start, &mapping, ENGINE_ITERATOR); /* allocators do this to their data all the time */
-	if (mapping.known && !(mapping.flags & VM_EXEC) && mapping.end - start >= length)
+	find_mapping(job, start, ENGINE_ITERATOR); /* allocators do this to their data all the time */
+	mapping = &job->mapping;
+	if (mapping->known && !(mapping->flags & VM_EXEC) && mapping->end - start >= length)
 		return 0;
 	look_before(ctx, job, start, start + length, EVENT_MADVISE);
 	return 0;

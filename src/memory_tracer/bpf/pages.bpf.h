@@ -199,12 +199,9 @@ static __always_inline void add_absent(struct page_job *job, __u64 address, __u6
 /* Move the job's mapping on to the one at its cursor. */
 static __always_inline void enter_mapping(struct page_job *job, const enum loop_engine engine)
 {
-	struct mapping_info mapping;
-
-	find_mapping(job->cursor, &mapping, engine);
-	if (!mapping.known)
-		mapping.end = job->end; /* a hole (another thread unmaps), or not to be known */
-	job->mapping = mapping;
+	find_mapping(job, job->cursor, engine);
+	if (!job->mapping.known)
+		job->mapping.end = job->end; /* a hole (another thread unmaps), or not to be known */
 }
 
 /*

@@ -191,6 +191,8 @@ __noinline int send_exec_mapping(void)
 	describe_backing(event, mapping);
 	if (!protection_matters(event->protection) || !event_matters(event))
 		return 0;
+	if (event->device && !mapping->unlinked && configured.flags & CONFIG_EXCLUDE_FILE_BACKED)
+		return 0;
 	if (event->device)
 		send_path(mapping->file, event->inode, event->device);
 	job->event_sent = 0;

@@ -17,30 +17,30 @@ static __always_inline void sample(__u64 instruction, __u64 stack)
 	struct trace_target *target = current_target();
 	struct page_job *job = this_job();
 	struct event_record *event;
-	struct mapping_info mapping;
+	struct mapping_info *mapping;
 	struct mm_struct *mm;
 
 	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
 		return;
-	find_mapping(instruction, &mapping, ENGINE_ITERATOR);
-	if (!mapping.known || !can_hide_bytes(&mapping))
+	find_mapping(job, instruction, ENGINE_ITERATOR);
+	mapping = &job->mapping;
+	if (!mapping->known || !can_hide_bytes(mapping))
 		return;
 	begin_event(job, target, EVENT_SAMPLE);
 	event = &job->event;
-	event->header.address = mapping.start;
-	event->length = mapping.end - mapping.start;
+	event->header.address = mapping->start;
+	event->length = mapping->end - mapping->start;
 	event->page_count = 1; /* the one that is executing */
-	event->protection = event->previous_protection = mapping.flags & PROT_ALL;
+	event->protection = event->previous_protection = mapping->flags & PROT_ALL;
 	event->status = STATUS_HOT;
 	event->caller_ip = instruction;
 	event->caller_sp = stack;
-	describe_backing(event, &mapping);
+	describe_backing(event, mapping);
 	if (!event_matters(event))
 		return;
 	count(COUNTER_SAMPLES, 1);
 	mm = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), mm);
 	job->page_tables = (__u64)BPF_CORE_READ(mm, pgd);
-	job->mapping = mapping;
 	job->hot = 1;
 	job->epoch = 0;
 	job->pages_left = 1;

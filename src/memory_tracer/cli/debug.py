@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 
 import click
 
@@ -39,7 +40,7 @@ def command(
     """
     from ..record import process
     from ..record.kernel import Kernel
-    from ..record.launch import LaunchedProcess
+    from ..record.launch import LaunchedProcess, User
     from ..record.loader import Program
     from ..record.settings import ProtectionFilter, Settings
     from ..record.tracefs import TraceEvents
@@ -47,12 +48,14 @@ def command(
 
     if not (command_line or pids or syscalls or all_syscalls):
         raise UsageError("there is nothing to watch; give a COMMAND, --pid or --syscall")
+    for number in (signal.SIGTERM, signal.SIGHUP):  # like Ctrl-C: the switches must be turned back
+        signal.signal(number, signal.default_int_handler)
     kernel = Kernel()
     with contextlib.ExitStack() as stack:
         events = stack.enter_context(TraceEvents(kernel))
         program = Program(Settings(debug=True, protection=ProtectionFilter.parse("any")), kernel)
         stack.callback(program.close)
-        launched = LaunchedProcess(command_line) if command_line else None
+        launched = LaunchedProcess(command_line, user=User.behind_sudo()) if command_line else None
         if launched is not None:
             stack.callback(launched.abandon)
         program.attach()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -127,11 +128,26 @@ def group(verbose: bool) -> None:
     """Capture every byte of code a program makes executable at run time."""
 
 
+def _open_closed_streams() -> None:
+    """Put /dev/null where a standard stream was closed by the caller.
+
+    Otherwise the next file opened would get its number, and the capture what was meant for a terminal.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            if descriptor != number:
+                os.dup2(descriptor, number, inheritable=False)
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, mode))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
     ``arguments`` defaults to those of the process. A verb's integer return value is the status.
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A locale that cannot spell a character must not end a listing.

@@ -7,13 +7,15 @@ they belong to: every page carries FLAG_LATE and the time at which it was read.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..model import PAGE_SIZE, EventKind, Missing, Protection, Status
 from ..wire.encode import Encoder, Identity
 from . import process
-from .memory import Mapping, ProcessMemory, Run
+from .memory import Mapping, ProcessMemory, Run, Source
+from .settings import Settings
 
 #: More is not read for one process at one time; the rest is recorded as deferred.
 PAGE_LIMIT = 1 << 18
@@ -30,8 +32,9 @@ class LateCounts:
 class UserSpaceReader:
     """Makes records from what user space can see of a process."""
 
-    def __init__(self) -> None:
-        """Start numbering records."""
+    def __init__(self, settings: Settings) -> None:
+        """Start numbering records; ``settings`` say which mappings matter."""
+        self._settings = settings
         self._encoder = Encoder()
         self.counts = LateCounts()
 
@@ -55,10 +58,21 @@ class UserSpaceReader:
             with ProcessMemory(pid) as memory:
                 yield self._encoder.command_line(who, memory.command_line())
                 for mapping in memory.mappings():
-                    if mapping.protection & Protection.EXEC and mapping.name != b"[vsyscall]":
+                    if self._matters(mapping, kind):
                         yield from self._mapping(memory, who, mapping, kind, name, parent)
         except OSError:
             return  # it ended; its exit event says so
+
+    def _matters(self, mapping: Mapping, kind: EventKind) -> bool:
+        """Apply the filters that the kernel program applies to calls."""
+        settings, protection = self._settings, mapping.protection
+        return (
+            protection & Protection.EXEC != 0
+            and protection & settings.protection.mask == settings.protection.value
+            and (settings.kinds is None or kind in settings.kinds)
+            and not (settings.exclude_file_backed and mapping.linked)
+            and mapping.name != b"[vsyscall]"
+        )
 
     def _mapping(
         self,
@@ -70,9 +84,8 @@ class UserSpaceReader:
         parent: int,
     ) -> Iterator[bytes]:
         pages = (mapping.end - mapping.start) // PAGE_SIZE
-        linked = mapping.inode != 0 and not mapping.unlinked
         if mapping.inode:
-            yield self._encoder.path(who, mapping.device, mapping.inode, mapping.name)
+            yield self._encoder.path(who, mapping.device, mapping.inode, mapping.path)
         status = Status.PREVIOUS_UNKNOWN
         status |= Status.SHARED if mapping.shared else Status.NONE
         status |= Status.UNLINKED if mapping.unlinked else Status.NONE
@@ -91,10 +104,7 @@ class UserSpaceReader:
             comm=name[:15],
         )
         yield record
-        if linked:
-            yield self._encoder.outcome(who, mapping.start, sequence, in_file=pages)
-        else:
-            yield from self._pages(memory, who, mapping, sequence, mapping.start, mapping.end)
+        yield from self._pages(memory, who, mapping, sequence, mapping.start, mapping.end)
 
     def deferred(self, pid: int, cause: int, address: int, pages: int) -> Iterator[bytes]:
         """Read pages that the kernel program left out of event ``cause``."""
@@ -115,23 +125,30 @@ class UserSpaceReader:
     def _pages(
         self, memory: ProcessMemory, who: Identity, mapping: Mapping, cause: int, start: int, end: int
     ) -> Iterator[bytes]:
-        absent = 0
-        budget = PAGE_LIMIT
+        elsewhere: Counter[Source] = Counter()
+        captured = 0
         for run in memory.read(mapping, start, end):
-            if run.absent:
-                absent += run.pages
+            if run.source is not Source.PROCESS:
+                elsewhere[run.source] += run.pages
             elif run.content is None:
                 yield self._encoder.missing(who, run.address, cause, run.pages, Missing.UNREADABLE)
-            elif budget < run.pages:
+            elif captured + run.pages > PAGE_LIMIT:
                 yield self._encoder.missing(
                     who, run.address, cause, (end - run.address) // PAGE_SIZE, Missing.DEFERRED
                 )
                 break
             else:
-                budget -= run.pages
+                captured += run.pages
                 yield from self._contents(who, cause, run)
-        if absent:
-            yield self._encoder.outcome(who, start, cause, absent=absent)
+        if elsewhere:
+            yield self._encoder.outcome(
+                who,
+                start,
+                cause,
+                captured=captured,
+                absent=elsewhere[Source.NOWHERE],
+                in_file=elsewhere[Source.FILE],
+            )
 
     def _contents(self, who: Identity, cause: int, run: Run) -> Iterator[bytes]:
         content = run.content or b""

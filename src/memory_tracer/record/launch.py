@@ -73,7 +73,13 @@ class LaunchedProcess:
         self.pid = os.fork()
         if self.pid == 0:
             os.close(self._gate)
-            _become(self._command, user, dict(os.environ if environment is None else environment), gate_read, failure_write)
+            _become(
+                self._command,
+                user,
+                dict(os.environ if environment is None else environment),
+                gate_read,
+                failure_write,
+            )
         os.close(gate_read)
         os.close(failure_write)
         self.pidfd = os.pidfd_open(self.pid)

@@ -56,6 +56,8 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
 
 BTF_KIND_DATASEC = 15
 
+_MISMATCH = "the BPF object and this version of memory-tracer do not belong together; reinstall it"
+
 #: Update flags of bpf(2).
 BPF_ANY = 0
 BPF_EXIST = 2
@@ -156,9 +158,7 @@ class Map:
         size = c_size_t()
         base = self._library.pointer("bpf_map__initial_value", self._handle, ctypes.byref(size))
         if offset + len(data) > size.value:
-            raise LoadError(
-                "the BPF object and this version of memory-tracer do not belong together; reinstall it"
-            )
+            raise LoadError(_MISMATCH)
         ctypes.memmove(base + offset, data, len(data))
 
     def lookup(self, key: bytes, size: int) -> bytes | None:
@@ -218,7 +218,13 @@ class Object:
             yield self.library.text("bpf_program__name", program)
 
     def _program(self, name: str) -> int:
-        return self.library.pointer("bpf_object__find_program_by_name", self._handle, name.encode())
+        return self._find("bpf_object__find_program_by_name", name)
+
+    def _find(self, function: str, name: str) -> int:
+        try:
+            return self.library.pointer(function, self._handle, name.encode())
+        except OSError as error:
+            raise LoadError(_MISMATCH, detail=f"{function}({name}): {error.strerror}") from error
 
     def section(self, name: str) -> str:
         """The ELF section of program ``name``, without libbpf's ``?``."""
@@ -232,9 +238,7 @@ class Object:
 
     def map(self, name: str) -> Map:
         """The map called ``name``."""
-        return Map(
-            self.library, self.library.pointer("bpf_object__find_map_by_name", self._handle, name.encode())
-        )
+        return Map(self.library, self._find("bpf_object__find_map_by_name", name))
 
     def variable_offset(self, section: str, name: str) -> int:
         """Offset of a global variable in its data section, from the object's BTF."""
@@ -249,9 +253,7 @@ class Object:
             label = self.library.words("btf__type_by_id", btf, variable)[0]
             if self.library.text("btf__name_by_offset", btf, label) == name:
                 return offset
-        raise LoadError(
-            "the BPF object and this version of memory-tracer do not belong together; reinstall it"
-        )
+        raise LoadError(_MISMATCH)
 
     def load(self) -> None:
         """Verify and load the selected programs and all maps."""

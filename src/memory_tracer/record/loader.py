@@ -16,11 +16,10 @@ from ..errors import LoadError, PrivilegeError, UnsupportedError
 from ..wire.layout import COUNTERS
 from .kernel import Kernel
 from .libbpf import BPF_EXIST, Library, Map, Object
+from .process import check_pid_namespace
 from .settings import Settings
 
 OBJECT_PATH: Final = Path(__file__).parent.parent / "bpf" / "memory_tracer.bpf.o"
-
-PAGE_LOOPS: Final = ("iterator", "callback", "bounded")
 
 #: Programs that serve several tracepoints; their section names only the first.
 _SHARED_PROGRAMS: Final = {
@@ -55,6 +54,7 @@ class Program:
 
     def __init__(self, settings: Settings, kernel: Kernel, library: Library | None = None) -> None:
         """Load. Raises UnsupportedError, PrivilegeError or LoadError, each with one sentence."""
+        check_pid_namespace()
         if not OBJECT_PATH.exists():
             raise UnsupportedError(
                 "this installation has no compiled BPF program; "

@@ -10,11 +10,13 @@ Sources: proc(5), Documentation/admin-guide/mm/pagemap.rst, process_vm_readv(2).
 from __future__ import annotations
 
 import ctypes
+import enum
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from ..model import PAGE_SIZE, Protection
@@ -23,7 +25,8 @@ from .process import living_thread
 #: Pages looked at and read at a time.
 CHUNK_PAGES = 256
 
-_PRESENT, _SWAPPED = 1 << 63, 1 << 62
+_PRESENT, _SWAPPED, _OF_FILE = 1 << 63, 1 << 62, 1 << 61
+_DELETED = b" (deleted)"
 
 _LINE = re.compile(
     rb"([0-9a-f]+)-([0-9a-f]+) ([r-])([w-])([x-])([sp]) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)"
@@ -46,7 +49,17 @@ class Mapping:
     @property
     def unlinked(self) -> bool:
         """Backed by a memfd, a System V segment or a deleted file: nothing can be looked up later."""
-        return self.inode != 0 and self.name.endswith(b" (deleted)")
+        return self.inode != 0 and self.name.endswith(_DELETED)
+
+    @property
+    def path(self) -> bytes:
+        """The name without what the kernel adds to it."""
+        return self.name.removesuffix(_DELETED) if self.unlinked else self.name
+
+    @property
+    def linked(self) -> bool:
+        """Backed by a file that can be looked up later."""
+        return self.inode != 0 and not self.unlinked
 
     @property
     def anonymous(self) -> bool:
@@ -54,14 +67,34 @@ class Mapping:
         return self.inode == 0 and not self.shared and not self.name.startswith(b"[v")
 
 
+class Source(enum.Enum):
+    """Where the bytes of a page are."""
+
+    PROCESS = enum.auto()  # in its page tables or in swap
+    MAPPING = enum.auto()  # in a file that nobody can look up later
+    FILE = enum.auto()  # in a file that can be looked up: not read
+    NOWHERE = enum.auto()  # anonymous and never touched: zeros, not read
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Adjacent pages with the same fate: ``content`` for all of them, or None and ``absent`` or not."""
+    """Adjacent pages with the same fate. ``content`` is that of all of them, None where it was not read."""
 
     address: int
     pages: int
     content: bytes | None
-    absent: bool = False
+    source: Source = Source.PROCESS
+
+
+def _source(mapping: Mapping, entry: int) -> Source:
+    """Tell from a page's pagemap entry where to read it."""
+    here = entry & (_PRESENT | _SWAPPED) != 0
+    if mapping.linked:
+        # Of a private mapping the process has copies of the pages it wrote to.
+        return Source.PROCESS if here and not entry & _OF_FILE else Source.FILE
+    if here:
+        return Source.PROCESS
+    return Source.NOWHERE if mapping.anonymous else Source.MAPPING
 
 
 def parse_mapping(line: bytes) -> Mapping | None:
@@ -121,32 +154,27 @@ class ProcessMemory:
             yield from self._read_chunk(mapping, chunk, min(end, chunk + CHUNK_PAGES * PAGE_SIZE))
 
     def _read_chunk(self, mapping: Mapping, start: int, end: int) -> Iterator[Run]:
-        states = self._states(start, end)
         position = start
-        while position < end:
-            resident = states[(position - start) // PAGE_SIZE]
-            stop = position + PAGE_SIZE
-            while stop < end and states[(stop - start) // PAGE_SIZE] == resident:
-                stop += PAGE_SIZE
-            pages = (stop - position) // PAGE_SIZE
-            if resident:
+        sources = (_source(mapping, entry) for entry in self._entries(start, end))
+        for source, group in groupby(sources):
+            pages = sum(1 for _ in group)
+            if source is Source.PROCESS:
                 yield from self._each(position, pages, self._read_process)
-            elif mapping.anonymous:
-                yield Run(position, pages, None, absent=True)
-            else:
+            elif source is Source.MAPPING:
                 yield from self._each(position, pages, lambda a, n: self._read_file(mapping, a, n))
-            position = stop
+            else:
+                yield Run(position, pages, None, source)
+            position += pages * PAGE_SIZE
 
-    def _states(self, start: int, end: int) -> list[bool]:
-        """For each page, whether it is in the page tables or in swap."""
+    def _entries(self, start: int, end: int) -> list[int]:
+        """The pagemap entry of each page; one that cannot be read counts as present."""
         count = (end - start) // PAGE_SIZE
         try:
             raw = os.pread(self._pagemap, count * 8, start // PAGE_SIZE * 8)
         except OSError:
             raw = b""
-        entries = memoryview(raw[: len(raw) // 8 * 8]).cast("Q")
-        states = [bool(entry & (_PRESENT | _SWAPPED)) for entry in entries]
-        return states + [True] * (count - len(states))
+        entries = memoryview(raw[: len(raw) // 8 * 8]).cast("Q").tolist()
+        return entries + [_PRESENT] * (count - len(entries))
 
     @staticmethod
     def _each(address: int, pages: int, read: Callable[[int, int], bytes]) -> Iterator[Run]:

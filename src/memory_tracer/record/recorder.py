@@ -73,7 +73,7 @@ class Recorder:
         self._program = program
         self._writer = writer
         self._ring = Ring(program.events.fd, program.settings.ring_bytes)
-        self._user_space = UserSpaceReader()
+        self._user_space = UserSpaceReader(program.settings)
         self._epochs = Epochs(program)
         self._command = command
         self._end_with_command = end_with_command

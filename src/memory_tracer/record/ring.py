@@ -8,6 +8,7 @@ kernel/bpf/ringbuf.c, and ring_buffer__process in libbpf's ringbuf.c.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import select
 
@@ -67,8 +68,9 @@ class Ring:
         self._consumer[0] += np.uint64(batch.consumed)
 
     def close(self) -> None:
-        """Unmap. Batches taken before must be gone."""
+        """Unmap, at the latest when the last array of a batch is gone (an exception may hold one)."""
         self._poll.close()
         del self._consumer, self._producer, self._data
-        self._consumer_page.close()
-        self._producer_pages.close()
+        for pages in (self._consumer_page, self._producer_pages):
+            with contextlib.suppress(BufferError):
+                pages.close()

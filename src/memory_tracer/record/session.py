@@ -48,7 +48,6 @@ class Session:
         command runs as and who shall own the capture. Raises a ``memory_tracer.Error``; nothing is
         left behind then.
         """
-        process.check_pid_namespace()
         for pid in pids:
             process.check_traceable(pid)
         self.output = output

@@ -17,6 +17,9 @@ _HASH_KEY_WORDS = 2 * PAGE_BYTES // 8
 #: ``struct trace_configuration`` of memory_tracer.h.
 _CONFIGURATION = struct.Struct(f"<3Q8I{COMM_BYTES}s{_HASH_KEY_WORDS}Q")
 
+#: Ways in which the program can repeat work; see ``enum loop_engine`` in bpf/mapping.bpf.h.
+PAGE_LOOPS = ("iterator", "callback", "bounded")
+
 MIN_RING_BYTES = PAGE_BYTES
 MAX_RING_BYTES = 1 << 30
 DEFAULT_RING_BYTES = 64 << 20
@@ -76,6 +79,8 @@ class Settings:
             raise UsageError(
                 "the ring size must be a power of two from 4 KiB to 1 GiB (kernel/bpf/ringbuf.c)"
             )
+        if self.page_loop is not None and self.page_loop not in PAGE_LOOPS:
+            raise UsageError(f"{self.page_loop!r} is not a page loop; there are {', '.join(PAGE_LOOPS)}")
         if self.comm is not None and len(self.comm.encode()) >= COMM_BYTES:
             raise UsageError(
                 f"a process name has at most {COMM_BYTES - 1} bytes: {self.comm!r} never matches"
