@@ -22,14 +22,10 @@ SOURCE = Path(mt.__path__[0]).parent
 #: The calls of a target, as opposed to what the kernel or the tracer did.
 CALLS = frozenset({EventKind.MMAP, EventKind.MPROTECT, EventKind.PKEY_MPROTECT})
 
-_ENVIRONMENT = os.environ | {"PYTHONPATH": str(SOURCE), "NO_COLOR": "1"}
+#: In which a subprocess finds memory-tracer.
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(SOURCE), "NO_COLOR": "1"}
 
 Argument = str | int | Path
-
-
-def environment(**changes: str) -> dict[str, str]:
-    """Return the environment for a subprocess that shall find memory-tracer."""
-    return _ENVIRONMENT | changes
 
 
 @dataclass(frozen=True)
@@ -62,27 +58,33 @@ def execute(
         input=stdin,
         capture_output=True,
         cwd=cwd,
-        env=environment(**(variables or {})),
+        env=ENVIRONMENT | dict(variables or {}),
         timeout=TIME_LIMIT_SECONDS,
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr.decode(errors="surrogateescape"))
 
 
-def tool(*arguments: Argument, stdin: bytes = b"", cwd: Path | None = None, **variables: str) -> Ran:
+def tool(
+    *arguments: Argument,
+    stdin: bytes = b"",
+    cwd: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Ran:
     """Run memory-tracer."""
     return execute((*TOOL, *arguments), stdin=stdin, cwd=cwd, variables=variables)
 
 
 @contextmanager
-def running(*command: Argument, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+def running(*command: Argument) -> Iterator[subprocess.Popen[bytes]]:
     """Start a command with pipes at both ends and leave none behind."""
     with subprocess.Popen(
         [str(part) for part in command],
+        bufsize=0,  # communicate() does not see what readline() has taken in advance
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(**variables),
+        env=ENVIRONMENT,
     ) as process:
         try:
             yield process
@@ -117,6 +119,18 @@ def await_that(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert monotonic() < deadline, f"this never happened: {what}"
         os.sched_yield()
+
+
+def await_end(pid: int) -> None:
+    """Wait until process ``pid`` has ended, reaped or not."""
+
+    def ended() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+        except OSError:
+            return True
+
+    await_that(ended, f"process {pid} ended")
 
 
 def await_pages(path: Path, count: int) -> None:
@@ -216,11 +230,15 @@ class Recorder:
         return self.directory / f"{self._count}.mtrace"
 
     def command(
-        self, *command: Argument, options: Sequence[Argument] = (), stdin: bytes = b"", **variables: str
+        self,
+        *command: Argument,
+        options: Sequence[Argument] = (),
+        stdin: bytes = b"",
+        variables: Mapping[str, str] | None = None,
     ) -> Recording:
         """Record any command."""
         path = self.new_path()
-        ran = tool("run", "-o", path, *options, "--", *command, stdin=stdin, **variables)
+        ran = tool("run", "-o", path, *options, "--", *command, stdin=stdin, variables=variables)
         return Recording(path, ran)
 
     def workload(

@@ -87,11 +87,11 @@ def test_region_unmapped_at_once_is_still_there_and_its_unmapping_is_an_event(re
     recording = recorder.workload("unmap_at_once", SEED)
     (flip,) = (step for step in recording.steps if isinstance(step, Executable))
     with recording.open() as capture:
-        page = {"start": flip.address, "end": flip.address + 1}
-        events = capture.events(**page, kinds={EventKind.MPROTECT, EventKind.MUNMAP})
+        calls = {EventKind.MPROTECT, EventKind.MUNMAP}
+        events = capture.events(start=flip.address, end=flip.address + 1, kinds=calls)
         assert [event.kind for event in events] == [EventKind.MPROTECT, EventKind.MUNMAP]
         assert capture.read(flip.pid, flip.address, PAGE_SIZE) == flip.pages[flip.address]
-        (region,) = capture.regions(**page)
+        (region,) = capture.regions(start=flip.address, end=flip.address + 1)
         assert (region.pages, region.missing) == (1, 0)
 
 

@@ -108,6 +108,7 @@ class Workloads:
         """Return the program of that name, compiled."""
         program = self._directory / name
         if not program.exists():
+            program.parent.mkdir(exist_ok=True)
             compile_c(SOURCES / f"{name}.c", program)
         return program
 
@@ -118,9 +119,9 @@ class Workloads:
         return list(parse(done.stdout.splitlines()))
 
 
-def compile_c(source: Path, program: Path) -> None:
+def compile_c(source: Path, program: Path, *options: str) -> None:
     """Compile one C file with the system's compiler; every warning is an error."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     assert compiler is not None, "the tests need a C compiler: install gcc"
     command = [compiler, "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread"]
-    subprocess.run([*command, "-o", str(program), str(source)], check=True)
+    subprocess.run([*command, *options, "-o", str(program), str(source)], check=True)

@@ -5,9 +5,8 @@
 int main(int argc, char **argv)
 {
 	unsigned long flips = argument(argc, argv, 1, 1009);
-	struct content content = {.address = map(1, READ_WRITE),
-				  .pages = 1,
-				  .seed = argument(argc, argv, 2, 1)};
+	struct content content = {
+		.address = map(1, READ_WRITE), .pages = 1, .seed = argument(argc, argv, 2, 1)};
 
 	fill(&content);
 	for (unsigned long i = 0; i < flips; i++) {

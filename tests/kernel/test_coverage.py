@@ -1,0 +1,253 @@
+"""For each way to execute bytes made at run time: the capture holds them, or says what it lacks."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import memory_tracer as mt
+from memory_tracer.model import EventKind
+from tests.workloads import PAGE_SIZE, Step, Workloads
+
+from .recording import Recorder, Recording
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "coverage.md"
+
+#: Status of a program whose variant needs what this kernel does not have (coverage.h).
+NOT_IN_THIS_KERNEL = 77
+
+MMAP, MPROTECT, PKEY_MPROTECT = EventKind.MMAP, EventKind.MPROTECT, EventKind.PKEY_MPROTECT
+MREMAP, SHMAT, LOOK, SAMPLE = EventKind.MREMAP, EventKind.SHMAT, EventKind.LOOK, EventKind.SAMPLE
+EXEC_MAPPING = EventKind.EXEC_MAPPING
+
+RWX = frozenset({"unwatched-writes"})
+
+#: Whether user space comes in time to read a page decides which of these are reported.
+FETCHED_LATER = frozenset({"not-present", "gone", "unreadable"})
+
+
+@dataclass(frozen=True)
+class Technique:
+    """A program of tests/workloads/coverage with its variant, and what a capture of it holds."""
+
+    command: str
+    triggers: frozenset[EventKind]  #: events that brought the markers; one of them when there is a race
+    missed: tuple[int, ...] = ()  #: markers that are not in the capture, by number
+    losses: frozenset[str] = frozenset()  #: what the capture says about that, by reason
+    others: int = 0  #: generations of the executed pages that hold no marker
+    status: int = 0
+    races: bool = False  #: pages were not there at the event: user space fetches them
+
+
+def technique(
+    command: str,
+    *triggers: EventKind,
+    missed: tuple[int, ...] = (),
+    losses: frozenset[str] = frozenset(),
+    others: int = 0,
+    status: int = 0,
+    races: bool = False,
+) -> Technique:
+    return Technique(command, frozenset(triggers), missed, losses, others, status, races)
+
+
+TECHNIQUES = (
+    # Memory that is writable and executable at once
+    technique("rwx_ends unmap", LOOK, losses=RWX),
+    technique("rwx_ends none", LOOK, losses=RWX),
+    technique("rwx_ends exit", LOOK, losses=RWX),
+    technique("rwx_ends exit_group", LOOK, losses=RWX),
+    technique("rwx_ends killed", LOOK, losses=RWX, status=137),
+    technique("rwx_ends faulted", LOOK, losses=RWX, status=139),
+    technique("rwx_ends execve", LOOK, losses=RWX),
+    technique("rwx_ends read", LOOK, losses=RWX),
+    technique("io_uring read", LOOK, losses=RWX),
+    technique("rwx_rewritten busy", SAMPLE, losses=RWX, others=1),
+    technique("rwx_rewritten quick", missed=(0, 1, 2, 3, 4), losses=RWX, others=1),
+    technique("rwx_discarded dontneed", LOOK, losses=RWX),
+    technique("rwx_discarded mmap", LOOK, losses=RWX),
+    technique("rwx_discarded process_madvise", missed=(0,), losses=RWX),
+    technique("rwx_discarded mremap_shrink", missed=(0,), losses=RWX),
+    technique("rwx_discarded mremap_move", missed=(0,), losses=RWX),
+    technique("rwx_discarded mremap_over", missed=(0,), losses=RWX),
+    technique("io_uring discard", missed=(0,), losses=RWX),
+    technique("grows_down", LOOK, losses=RWX),
+    technique("userfaultfd", LOOK),
+    # Written, then made executable
+    technique("flips 3", MPROTECT),
+    technique("flips 40", MPROTECT),
+    technique("pkey_mprotect", PKEY_MPROTECT),
+    technique("mprotect_range part", MPROTECT),
+    technique("mprotect_range several", MPROTECT),
+    technique("mprotect_range hole", MPROTECT),
+    technique("mprotect_range far_hole", MPROTECT, LOOK, missed=(2,)),
+    technique("large_region huge", MPROTECT),
+    technique("large_region sparse", MPROTECT),
+    technique("large_region zero", MPROTECT),
+    technique("other_thread", MPROTECT),
+    technique("mremap move", MPROTECT, MREMAP),
+    technique("mremap grow", MPROTECT, MREMAP),
+    technique("mremap keep", MPROTECT, MREMAP),
+    technique("mremap duplicate", MPROTECT, MREMAP),
+    # Stack, heap, personality, the kernel's own code
+    technique("stack flip", MPROTECT),
+    technique("stack rwx", LOOK, losses=RWX, others=1),
+    technique("executable_stack", LOOK, losses=RWX),
+    technique("heap flip", MPROTECT),
+    technique("heap shrink", missed=(0,), losses=RWX),
+    technique("read_implies_exec mmap", LOOK, losses=RWX),
+    technique("read_implies_exec mprotect", MPROTECT),
+    technique("read_implies_exec brk", LOOK, losses=RWX),
+    technique("vdso flip", MPROTECT, races=True),
+    technique("vdso rwx", missed=(0,), losses=RWX, others=1, races=True),
+    technique("vdso mem", missed=(0,), races=True),
+    # Shared memory, memory mapped twice
+    technique("double_mapping unmap", LOOK),
+    technique("double_mapping protect", LOOK),
+    technique("double_mapping busy", SAMPLE),
+    technique("double_mapping quiet", LOOK, missed=(0, 1)),
+    technique("double_mapping pwrite", LOOK, missed=(0, 1)),
+    technique("double_mapping truncate", missed=(0, 1, 2)),
+    technique("double_mapping punch", missed=(0, 1, 2)),
+    technique("remap_file_pages", MMAP, LOOK),
+    technique("system_v attach", SHMAT, others=1),
+    technique("system_v detach", missed=(0,), losses=RWX),
+    technique("shared_with_child protected", MPROTECT),
+    technique("shared_with_child rwx", LOOK, losses=RWX),
+    technique("dev_zero private", MPROTECT, LOOK, losses=RWX),
+    technique("dev_zero shared", MPROTECT, LOOK, losses=RWX),
+    # Files and programs
+    technique("file_mapping cow disk", MPROTECT),
+    technique("file_mapping cow tmpfs", MPROTECT),
+    technique("file_mapping view disk", missed=(0,)),
+    technique("file_mapping view tmpfs", LOOK),
+    technique("file_mapping deleted disk", MMAP, LOOK, races=True),
+    technique("file_mapping deleted tmpfs", MMAP),
+    technique("file_mapping deleted_later disk", LOOK),
+    technique("file_mapping deleted_later tmpfs", LOOK),
+    technique("file_mapping overwritten disk", missed=(0,)),
+    technique("file_mapping overwritten tmpfs", missed=(0,)),
+    technique("program_image memfd disk", LOOK),
+    technique("program_image deleted disk", EXEC_MAPPING, LOOK, races=True),
+    technique("program_image deletes_itself disk", LOOK),
+    technique("program_image deleted_after disk", missed=(0,)),
+    # Several processes
+    technique("borrowed_memory vfork", MPROTECT, LOOK),
+    technique("borrowed_memory clone", MPROTECT, LOOK),
+    technique("inherited exit", MPROTECT, LOOK),
+    technique("inherited unmap", MPROTECT, LOOK),
+    technique("inherited rewrite", MPROTECT, missed=(0,)),
+    technique("pid_namespace", MPROTECT),
+    # Written from outside, or around the page's protection
+    technique("outside_writer writev 1", LOOK, losses=RWX),
+    technique("outside_writer writev 2", LOOK, missed=(0,), losses=RWX),
+    technique("outside_writer mem 1", LOOK),
+    technique("outside_writer mem 2", LOOK, missed=(0,)),
+    technique("outside_writer ptrace 1", LOOK),
+    technique("outside_writer ptrace 2", LOOK, missed=(0,)),
+    technique("own_mem_file 1", LOOK),
+    technique("own_mem_file 2", LOOK, missed=(0,)),
+    # The 32-bit system calls
+    technique("compat_calls mmap", LOOK, losses=RWX),
+    technique("compat_calls mprotect", LOOK),
+    technique("compat_calls munmap", missed=(0,)),
+    technique("compat_calls hide", missed=(0,)),
+)
+
+
+@dataclass(frozen=True)
+class Marker:
+    """Bytes that a process executed at an address."""
+
+    pid: int
+    address: int
+    content: bytes
+
+    @property
+    def page(self) -> tuple[int, int]:
+        """The process and the address of the page."""
+        return self.pid, self.address - self.address % PAGE_SIZE
+
+    def is_in(self, page: mt.Page) -> bool:
+        """Whether the page, which is the right one, holds these bytes at their place."""
+        start = self.address % PAGE_SIZE
+        return page.content is not None and page.content[start:].startswith(self.content)
+
+
+def executed(recording: Recording) -> list[Marker]:
+    """Return what the program says it executed, in order."""
+    steps = [step for step in recording.steps if isinstance(step, Step) and step.name == "executed"]
+    return [
+        Marker(step.fields["process"], step.fields["address"], bytes.fromhex(step.fields["bytes"]))
+        for step in steps
+    ]
+
+
+@pytest.fixture
+def places() -> Iterator[Mapping[str, str]]:
+    """File names on a file system that is written to disk, and on one that is not."""
+    with (
+        tempfile.TemporaryDirectory(dir="/var/tmp") as disk,
+        tempfile.TemporaryDirectory(dir="/dev/shm") as memory,
+    ):
+        yield {"disk": f"{disk}/code", "tmpfs": f"{memory}/code"}
+
+
+@pytest.mark.privileged
+@pytest.mark.parametrize("expected", TECHNIQUES, ids=lambda expected: expected.command)
+def test_capture_holds_the_executed_bytes_or_says_what_it_lacks(
+    expected: Technique, recorder: Recorder, workloads: Workloads, places: Mapping[str, str]
+) -> None:
+    # GIVEN a program that executed known bytes and hid them
+    program, *arguments = expected.command.split()
+    path = workloads.path(f"coverage/{program}")
+    recording = recorder.command(path, *(places.get(word, word) for word in arguments))
+    if recording.ran.status == NOT_IN_THIS_KERNEL:
+        pytest.skip(f"this kernel cannot do what {expected.command} does")
+    assert recording.ran.status == expected.status, recording.ran.err
+    markers = executed(recording)
+    assert markers
+
+    with recording.open() as capture:
+        pages = {marker.page: capture.generations(*marker.page) for marker in markers}
+        holding = [[page for page in pages[marker.page] if marker.is_in(page)] for marker in markers]
+        reasons = {loss.reason for loss in capture.losses}
+
+    # THEN each is in one generation of its page, in its process, or is known to be missed
+    assert [len(found) for found in holding] == [
+        0 if number in expected.missed else 1 for number in range(len(markers))
+    ]
+    assert sum(map(len, pages.values())) == len(markers) - len(expected.missed) + expected.others
+    # AND generations of one page are in the order in which they were executed
+    orders: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for marker, found in zip(markers, holding, strict=True):
+        orders[marker.page] += [page.generation for page in found]
+    assert all(order == sorted(order) for order in orders.values())
+    # AND they were captured when docs/coverage.md says, with the losses it says
+    kinds = {page.event for found in holding for page in found}
+    assert kinds <= expected.triggers if expected.races else kinds == expected.triggers
+    assert reasons - (FETCHED_LATER if expected.races else frozenset()) == expected.losses
+
+
+def documented() -> dict[str, tuple[str, str]]:
+    """Return the answer and the triggers in the table of docs/coverage.md, by command."""
+    rows = re.findall(r"^\|[^|]+\| (\w+) \| ([^|]+) \| `([^`]+)` \|", DOCUMENT.read_text(), re.MULTILINE)
+    return {command: (answer, triggers) for answer, triggers, command in rows}
+
+
+def test_document_gives_the_answers_that_are_tested() -> None:
+    answers = {command: answer for command, (answer, _) in documented().items()}
+    assert answers == {
+        item.command: ("partly" if item.triggers else "no") if item.missed else "yes" for item in TECHNIQUES
+    }
+
+
+def test_document_names_the_triggers_that_are_tested() -> None:
+    triggers = {command: set(re.findall(r"`(\w+)`", text)) for command, (_, text) in documented().items()}
+    assert triggers == {item.command: {str(kind) for kind in item.triggers} for item in TECHNIQUES}

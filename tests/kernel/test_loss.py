@@ -1,0 +1,162 @@
+"""What is not in the capture is counted, said everywhere, and never taken for complete."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from memory_tracer import (
+    EventKind,
+    Loss,
+    Missing,
+    NotCapturedError,
+    Settings,
+    Tracer,
+    UsageError,
+    open_capture,
+)
+from tests.workloads import PAGE_SIZE, Executable, Workloads
+
+from .recording import CALLS, Recorder, Recording, await_pages, recorded, tool
+
+pytestmark = pytest.mark.privileged
+
+SEED = 9973
+#: Two pages of ring: a page's record and little else.
+TINY = 2 * PAGE_SIZE
+
+
+@pytest.fixture(scope="module")
+def flooded(recorders: Recorder) -> Recording:
+    """4096 pages at once through a ring that has room for one."""
+    return recorders.workload("big", 16, SEED, options=["--ring-size", TINY])
+
+
+def loss_of(recording: Recording, reason: str) -> Loss:
+    with recording.open() as capture:
+        (loss,) = (loss for loss in capture.losses if loss.reason == reason)
+        return loss
+
+
+def test_tiny_ring_loses_pages_and_counts_every_one(flooded: Recording) -> None:
+    (flip,) = (step for step in flooded.steps if isinstance(step, Executable))
+    with flooded.open() as capture:
+        there = {
+            page.address: page.content for page in capture.pages(missing=False, kinds={EventKind.MPROTECT})
+        }
+        lost = capture.counters["kernel"]["lost_pages"]
+        assert lost > 0
+        assert not capture.complete
+        # What is there is right.
+        assert there.items() <= flip.pages.items()
+    assert loss_of(flooded, "lost-pages").count == lost
+    assert "ring" in loss_of(flooded, "lost-pages").explanation
+
+
+def test_lost_pages_are_named_as_missing_or_counted(flooded: Recording) -> None:
+    (flip,) = (step for step in flooded.steps if isinstance(step, Executable))
+    with flooded.open() as capture:
+        outcome = next(
+            (event.outcome for event in capture.events(kinds={EventKind.MPROTECT}) if event.outcome), None
+        )
+        missing = [page for page in capture.pages() if page.missing is Missing.RING_FULL]
+        unlisted = capture.counters["kernel"]["lost_missing"]
+        assert missing or unlisted
+        assert outcome is None or outcome.captured + outcome.lost <= len(flip.pages)
+        for page in missing[:3]:
+            with pytest.raises(NotCapturedError):
+                capture.read(page.pid, page.address, PAGE_SIZE)
+
+
+def test_run_says_at_the_end_what_was_lost(flooded: Recording) -> None:
+    lost = loss_of(flooded, "lost-pages").count
+    (line,) = (line for line in flooded.ran.err.splitlines() if "Incomplete" in line and "pages" in line)
+    assert f"{lost:,} pages" in line
+    assert "the ring buffer was full" in line
+
+
+def test_report_and_verify_show_the_loss(flooded: Recording) -> None:
+    lost = loss_of(flooded, "lost-pages").count
+    report = tool("report", flooded.path)
+    assert report.status == 0
+    assert "INCOMPLETE" in report.out.decode()
+    assert f"{lost:,} pages" in report.out.decode()
+
+    verify = tool("verify", flooded.path)
+    assert verify.status == 1
+    assert "INCOMPLETE" in verify.out.decode()
+    assert f"{lost:,} pages" in verify.out.decode()
+
+    certificate = json.loads(tool("verify", "--json", flooded.path).out)
+    assert certificate["complete"] is False
+
+
+@pytest.mark.parametrize("view", ["events", "regions", "pages"])
+def test_every_listing_warns_that_the_capture_is_incomplete(flooded: Recording, view: str) -> None:
+    ran = tool(view, flooded.path, "--limit", 1)
+    assert ran.status == 0
+    assert "incomplete" in ran.sentence
+
+
+def test_same_flood_through_a_ring_of_its_size_loses_nothing(recorder: Recorder) -> None:
+    recording = recorder.workload("big", 16, SEED, options=["--ring-size", "64M"])
+    with recording.open() as capture:
+        assert recorded(capture) == recording.said
+        assert capture.complete
+
+
+def test_events_lost_in_a_tiny_ring_do_not_end_the_recording_early(recorder: Recorder) -> None:
+    recording = recorder.workload("threads", 5, 101, SEED, options=["--ring-size", TINY])
+    flips = [step for step in recording.steps if isinstance(step, Executable)]
+    contents = {page for flip in flips for page in flip.pages.values()}
+    with recording.open() as capture:
+        assert capture.end is not None
+        assert capture.end["reason"] == "targets-ended"
+        kernel = capture.counters["kernel"]
+        assert kernel["lost_events"] + kernel["lost_pages"] > 0
+        assert not capture.complete
+        assert {page.content for page in capture.pages(missing=False, kinds=CALLS)} <= contents
+
+
+def test_size_limit_keeps_events_and_says_which_pages_it_left_out(recorder: Recorder) -> None:
+    recording = recorder.workload("pages16", SEED, options=["--max-size", 5 * PAGE_SIZE])
+    (flip,) = (step for step in recording.steps if isinstance(step, Executable))
+    with recording.open() as capture:
+        pages = list(capture.pages(kinds={EventKind.MPROTECT}))
+        assert [page.address for page in pages] == list(flip.pages)
+        assert [page.missing for page in pages] == [None] * 5 + [Missing.LIMIT] * 11
+        assert capture.unique_pages == 5
+        assert {loss.reason for loss in capture.losses} == {"limit"}
+    assert tool("verify", recording.path).status == 1
+
+
+def test_work_beyond_the_limit_per_call_is_done_later_and_not_lost(
+    recorder: Recorder, workloads: Workloads
+) -> None:
+    # GIVEN a target with three regions of two pages, of which the kernel may take one page per call
+    path, pipe = recorder.new_path(), recorder.directory / "pipe"
+    os.mkfifo(pipe)
+    waiting = f"exec {workloads.path('wait_then_flip')} {recorder.directory} {SEED} <{pipe}"
+    with (
+        pipe.open("r+b", buffering=0),
+        Tracer.spawn(["sh", "-c", waiting], output=path, settings=Settings(page_limit=1)),
+    ):
+        # WHEN there is time to read the others
+        await_pages(path, 6)
+    # THEN all are there, three of them marked as late
+    with open_capture(path) as capture:
+        pages = list(capture.pages(missing=False, kinds=CALLS))
+        assert [page.late for page in pages].count(True) >= 3
+        assert len({page.address for page in pages}) == 6
+        assert capture.losses == ()
+
+
+@pytest.mark.parametrize("size", [1, 100, 4095, 12288, 1 << 31])
+def test_ring_size_that_the_kernel_would_refuse_is_a_usage_error(size: int) -> None:
+    with pytest.raises(UsageError, match="power of two"):
+        Settings(ring_bytes=size)
+    ran = tool("run", "--ring-size", size, "--", "true")
+    assert ran.status == 2
+    assert "power of two" in ran.sentence
