@@ -122,7 +122,8 @@ def test_default_output_is_named_after_the_command_and_the_time(tmp_path: Path, 
 
 def test_target_runs_in_the_callers_directory_and_environment(recorder: Recorder, tmp_path: Path) -> None:
     path = recorder.new_path()
-    ran = tool("run", "-q", "-o", path, "--", "sh", "-c", "pwd; echo $FRUIT", cwd=tmp_path, variables={"FRUIT": "fig"})
+    shell = ("sh", "-c", "pwd; echo $FRUIT")
+    ran = tool("run", "-q", "-o", path, "--", *shell, cwd=tmp_path, variables={"FRUIT": "fig"})
     assert ran.out.decode() == f"{tmp_path}\nfig\n"
 
 

@@ -29,7 +29,7 @@ def kinds_in(recording: Recording) -> set[EventKind]:
 @pytest.mark.parametrize(
     "kinds",
     [("mprotect",), ("exit",), ("exec", "fork"), ("exec_mapping", "munmap")],
-    ids=lambda kinds: "+".join(kinds),
+    ids="+".join,
 )
 def test_only_the_kinds_asked_for_are_recorded(recorder: Recorder, kinds: tuple[str, ...]) -> None:
     options = [word for kind in kinds for word in ("--event", kind)]
