@@ -1,83 +1,121 @@
-"""The three ways to loop, for three ages of kernels, capture the same."""
+"""Every way the program can loop over pages, as older kernels make it, records the same bytes."""
 
 from __future__ import annotations
 
-import sys
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from memory_tracer import EventKind, Settings, Tracer, open_capture
+from memory_tracer import EventKind, Settings, Tracer, UsageError, open_capture
 from memory_tracer.record.kernel import Kernel
-from memory_tracer.record.loader import Program
-from tests.workloads import Workloads, parse
+from memory_tracer.record.settings import PAGE_LOOPS
+from tests.workloads import PAGE_SIZE, Executable, Workloads, parse
 
-from .recording import CALLS, Recorder, execute, recorded, said
+from .recording import Argument, Ran, Recorder, Recording, await_that, recorded, tool
 
 pytestmark = pytest.mark.privileged
 
-PAGE_LOOPS = ("iterator", "callback", "bounded")
+SEED = 49979687
 
 
-@pytest.mark.parametrize("page_loop", PAGE_LOOPS)
-def test_program_loads_attaches_and_detaches(page_loop: str) -> None:
-    program = Program(Settings(page_loop=page_loop), Kernel())
-    try:
-        program.attach()
-        assert program.page_loop == page_loop
-        assert program.targets() == []
-    finally:
-        program.close()
+@dataclass(frozen=True)
+class Engine:
+    """Records a command in this process, with one page loop, with or without reading page tables."""
+
+    page_loop: str
+    recorder: Recorder
+    workloads: Workloads
+    capfd: pytest.CaptureFixture[str]
+
+    def record(self, name: str, *arguments: Argument) -> Recording:
+        """Record a workload to its end."""
+        path = self.recorder.new_path()
+        command = [str(self.workloads.path(name)), *map(str, arguments)]
+        with Tracer.spawn(command, output=path, settings=Settings(page_loop=self.page_loop)) as tracer:
+            list(tracer.pages())
+        assert tracer.wait() == 0
+        printed = self.capfd.readouterr()
+        return Recording(path, Ran(0, printed.out.encode(), printed.err))
 
 
-def test_kernel_that_has_open_coded_iterators_gets_them() -> None:
-    kernel = Kernel()
-    expected = "iterator" if kernel.knows("bpf_iter_num_new") else kernel.page_loop
-    assert kernel.page_loop == expected
+@pytest.fixture(params=[*PAGE_LOOPS, "iterator, page by page"])
+def engine(
+    request: pytest.FixtureRequest,
+    recorder: Recorder,
+    workloads: Workloads,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Engine:
+    """Each page loop there is; the last one as on machines whose page tables are not known."""
+    page_loop, _, page_by_page = request.param.partition(", ")
+    if page_by_page:
+        monkeypatch.setattr(Kernel, "physical_mask", 0)
+    return Engine(page_loop, recorder, workloads, capfd)
 
 
-@pytest.mark.parametrize("page_loop", PAGE_LOOPS)
 @pytest.mark.parametrize(
-    ("workload", "argument"), [("pages16", "7"), ("generations", "23"), ("threads", "3")]
+    ("name", "arguments"),
+    [
+        pytest.param("pages16", (SEED,), id="pages16"),
+        pytest.param("generations", (23, SEED), id="generations"),
+        pytest.param("forks", (SEED,), id="forks"),
+        pytest.param("big", (3, SEED), id="big"),
+        pytest.param("huge", (1, SEED), id="huge"),
+    ],
 )
-def test_every_loop_captures_every_page(
-    page_loop: str, workload: str, argument: str, recorder: Recorder, workloads: Workloads
+def test_page_loop_records_what_the_workload_says(
+    engine: Engine, name: str, arguments: tuple[int, ...]
 ) -> None:
-    path = recorder.new_path()
-    script = (
-        "import sys, memory_tracer as mt\n"
-        "settings = mt.Settings(page_loop=sys.argv[2])\n"
-        "with mt.Tracer.spawn(sys.argv[3:], output=sys.argv[1], settings=settings) as tracer:\n"
-        "    list(tracer.pages())\n"
-        "sys.exit(tracer.wait())\n"
-    )
-    ran = execute([sys.executable, "-c", script, path, page_loop, workloads.path(workload), argument])
-    assert ran.status == 0, ran.err
-    with open_capture(path) as capture:
-        assert capture.metadata["page_loop"] == page_loop
-        # Without a look at the mapping, pages that were never touched cannot be told from lost ones.
-        assert capture.complete or page_loop == "bounded", capture.losses
-        assert not any(loss.reason.startswith("lost") for loss in capture.losses)
-        expected = said(parse(ran.out.splitlines()))
-        told = {flip.address for flips in expected.values() for flip in flips}
-        found = {
-            thread: [flip for flip in flips if flip.address in told]
-            for thread, flips in recorded(capture).items()
-        }
-        assert {thread: flips for thread, flips in found.items() if flips} == expected
+    recording = engine.record(name, *arguments)
+    with recording.open() as capture:
+        assert capture.metadata["page_loop"] == engine.page_loop
+        assert recorded(capture) == recording.said
 
 
-@pytest.mark.parametrize("page_loop", PAGE_LOOPS)
-def test_work_beyond_the_limit_of_a_call_is_deferred_to_user_space(
-    page_loop: str, workloads: Workloads, recorder: Recorder
-) -> None:
-    path = recorder.new_path()
-    settings = Settings(page_loop=page_loop, page_limit=5)
-    with Tracer.spawn([str(workloads.path("pages16")), "7"], output=path, settings=settings) as tracer:
-        pages = [page for page in tracer.pages() if page.event is EventKind.MPROTECT]
-    assert sum(1 for page in pages if not page.late and page.content) == 5
+def test_page_loop_is_bounded_on_a_sparse_region(engine: Engine) -> None:
+    recording = engine.record("sparse", 16, 3, 13, SEED)
+    flips = [step for step in recording.steps if isinstance(step, Executable)]
+    contents = {page for flip in flips for page in flip.pages.values()}
+    with recording.open() as capture:
+        there = {page.content for page in capture.pages(missing=False, kinds={EventKind.MPROTECT})}
+        assert there - {bytes(PAGE_SIZE)} == contents
+        assert capture.stored_bytes < 1 << 20
+
+
+def test_mappings_of_an_executed_program_are_known_with_every_page_loop(engine: Engine) -> None:
+    # GIVEN a program that goes on for long enough to be asked about
+    path, pipe = engine.recorder.new_path(), engine.recorder.directory / "pipe"
+    os.mkfifo(pipe)
+    program = engine.workloads.path("wait_then_flip")
+    command = ["sh", "-c", f"exec {program} {engine.recorder.directory} {SEED} <{pipe}"]
+    with (
+        pipe.open("r+b", buffering=0) as target,
+        Tracer.spawn(command, output=path, settings=Settings(page_loop=engine.page_loop)) as tracer,
+    ):
+        await_that(lambda: str(program) in _mapped_files(path), "the program's code is in the capture")
+        target.write(b"\n\n")
+        assert tracer.wait() == 0
+    steps = list(parse(engine.capfd.readouterr().out.splitlines()))
+    assert len(steps) == 5
+
+
+def _mapped_files(path: Path) -> set[str | None]:
     with open_capture(path) as capture:
-        assert capture.counters["kernel"]["deferred"] >= 11
-        late = [page for page in capture.pages(kinds=CALLS) if page.late]
-        missing = [page for page in capture.pages(kinds=CALLS) if page.content is None]
-        assert len(late) + len(missing) >= 11
-        assert capture.complete == (not missing)
+        return {event.region.path for event in capture.events(kinds={EventKind.EXEC_MAPPING}) if event.region}
+
+
+def test_page_loop_that_does_not_exist_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="iterator, callback, bounded"):
+        Settings(page_loop="recursion")
+
+
+def test_doctor_names_the_page_loop_and_that_all_is_well() -> None:
+    ran = tool("doctor", "--json")
+    assert ran.status == 0
+    findings = {line["subject"]: line for line in map(json.loads, ran.out.splitlines())}
+    assert findings["page loop"]["state"] == Kernel().page_loop
+    assert all(finding["ok"] for finding in findings.values())
+    assert tool("doctor").out.count(b"ok ") == len(findings)

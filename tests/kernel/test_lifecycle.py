@@ -47,9 +47,9 @@ def executable_mappings(maps: bytes) -> list[tuple[int, int, int | None, int | N
     return found
 
 
-def mapped(capture: Capture, **filters: int) -> set[tuple[int, int, int | None, int | None]]:
+def mapped(capture: Capture, pid: int | None = None) -> set[tuple[int, int, int | None, int | None]]:
     """Return (start, end, inode, offset) of what the capture saw mapped executable."""
-    regions = [event.region for event in capture.events(kinds=FOUND_OR_MAPPED, **filters)]
+    regions = [event.region for event in capture.events(kinds=FOUND_OR_MAPPED, pid=pid)]
     return {(r.start, r.end, r.inode, r.offset) for r in regions if r is not None}
 
 
