@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The calls that make memory executable or take it away: their entries saved, joined with results. */
+#ifndef CALLS_BPF_H
+#define CALLS_BPF_H
+
+#include "region.bpf.h"
+
+/* ---- mmap -------------------------------------------------------------------------------- */
+
+static __always_inline int enter_mmap(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
+{
+	struct trace_target *target = current_target();
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct mmap_args_t arguments = {
+		.address = ctx->args[0],
+		.length = ctx->args[1],
+		.protection = effective_protection(ctx->args[2]),
+		.flags = ctx->args[3],
+		.fd = ctx->args[4],
+		.offset = ctx->args[5],
+	};
+	struct page_job *job = this_job();
+
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC)
+		return 0;
+	if (protection_matters(arguments.protection) &&
+	    bpf_map_update_elem(&mmap_args, &thread, &arguments, BPF_ANY))
+		count(COUNTER_ARGUMENTS_FULL, 1);
+	/* What it replaces. */
+	if (engine == ENGINE_ITERATOR && job && arguments.flags & MAP_FIXED)
+		look_before(ctx, job, arguments.address, arguments.address + page_align(arguments.length),
+			    EVENT_MMAP);
+	return 0;
+}
+
+/* Put a finished mmap into the job's event. False when its entry was not of interest. */
+static __always_inline bool join_mmap(struct page_job *job, struct trace_target *target, __s64 result)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct mmap_args_t *arguments = bpf_map_lookup_elem(&mmap_args, &thread);
+	struct event_record *event = &job->event;
+
+	if (!arguments)
+		return false;
+	begin_event(job, target, EVENT_MMAP);
+	event->result = result;
+	event->header.address = failed(result) ? arguments->address : result;
+	event->length = arguments->length;
+	event->protection = arguments->protection & PROT_ALL;
+	event->arguments[0] = arguments->address;
+	event->arguments[1] = arguments->length;
+	event->arguments[2] = arguments->protection;
+	event->arguments[3] = arguments->flags;
+	event->arguments[4] = arguments->fd;
+	event->arguments[5] = arguments->offset;
+	bpf_map_delete_elem(&mmap_args, &thread);
+	return true;
+}
+
+/* ---- mprotect, pkey_mprotect -------------------------------------------------------------- */
+
+static __always_inline int enter_mprotect(struct trace_event_raw_sys_enter *ctx, __u32 kind,
+					  const enum loop_engine engine)
+{
+	struct trace_target *target = current_target();
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct mprotect_args_t arguments = {
+		.address = ctx->args[0],
+		.length = ctx->args[1],
+		.protection = effective_protection(ctx->args[2]),
+		.key = kind == EVENT_PKEY_MPROTECT ? ctx->args[3] : -1,
+		.kind = kind,
+		.status = STATUS_PREVIOUS_UNKNOWN,
+	};
+	struct page_job *job = this_job();
+	struct mapping_info *mapping;
+
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+		return 0;
+	if (configured.flags & CONFIG_DEBUG)
+		bpf_printk("PROT: 0x%llx | PID: %d", arguments.protection, (__u32)(thread >> 32));
+	find_mapping(job, arguments.address, engine);
+	mapping = &job->mapping;
+	if (mapping->known) {
+		arguments.previous_protection = mapping->flags & PROT_ALL;
+		arguments.status = 0;
+		if (mapping->end - arguments.address < arguments.length)
+			arguments.status = STATUS_SEVERAL_MAPPINGS;
+	}
+	if ((protection_matters(arguments.protection) || arguments.previous_protection & PROT_EXEC) &&
+	    bpf_map_update_elem(&mprotect_args, &thread, &arguments, BPF_ANY))
+		count(COUNTER_ARGUMENTS_FULL, 1);
+	/* What was written while it was writable and executable, or through another mapping. */
+	if (engine == ENGINE_ITERATOR && !(arguments.protection & PROT_EXEC) &&
+	    (arguments.status & STATUS_SEVERAL_MAPPINGS ||
+	     (arguments.previous_protection & PROT_EXEC &&
+	      (arguments.previous_protection & PROT_WRITE || mapping->flags & VM_SHARED))))
+		look_before(ctx, job, arguments.address, arguments.address + page_align(arguments.length),
+			    kind);
+	return 0;
+}
+
+/* Execute was taken away. The bytes are those of the last event; hot regions only count it. */
+static __always_inline void lost_execute(struct page_job *job)
+{
+	struct region_state *state;
+
+	job->event.length = page_align(job->event.length);
+	state = note_region(job);
+	if (state && job->hot)
+		coalesce(job, state);
+	else
+		send_event();
+}
+
+/* Put a finished mprotect or pkey_mprotect into the job's event. False: not of interest. */
+static __always_inline bool join_mprotect(struct page_job *job, struct trace_target *target, __s64 result)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct mprotect_args_t *arguments = bpf_map_lookup_elem(&mprotect_args, &thread);
+	struct event_record *event = &job->event;
+
+	if (!arguments)
+		return false;
+	begin_event(job, target, arguments->kind);
+	event->result = result;
+	event->header.address = arguments->address;
+	event->length = arguments->length;
+	event->protection = arguments->protection & PROT_ALL; /* there is PROT_GROWSDOWN, too */
+	event->previous_protection = arguments->previous_protection;
+	event->status = arguments->status;
+	event->arguments[0] = arguments->address;
+	event->arguments[1] = arguments->length;
+	event->arguments[2] = arguments->protection;
+	event->arguments[3] = arguments->key;
+	bpf_map_delete_elem(&mprotect_args, &thread);
+	return true;
+}
+
+/* ---- mremap, shmat ------------------------------------------------------------------------- */
+
+static __always_inline int enter_placing(struct trace_event_raw_sys_enter *ctx, __u32 kind)
+{
+	struct trace_target *target = current_target();
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct placing_args_t arguments = {
+		.arguments = {ctx->args[0], ctx->args[1], ctx->args[2]},
+		.kind = kind,
+	};
+
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC)
+		return 0;
+	if (kind == EVENT_MREMAP) { /* shmat has no more, and the kernel would not let us look */
+		arguments.arguments[3] = ctx->args[3];
+		arguments.arguments[4] = ctx->args[4];
+	}
+	if (bpf_map_update_elem(&placing_args, &thread, &arguments, BPF_ANY))
+		count(COUNTER_ARGUMENTS_FULL, 1);
+	return 0;
+}
+
+/* Put a finished mremap or shmat into the job's event, if what it placed is executable. */
+static __always_inline bool join_placing(struct page_job *job, struct trace_target *target, __s64 result,
+					 const enum loop_engine engine)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct placing_args_t *arguments = bpf_map_lookup_elem(&placing_args, &thread);
+	struct event_record *event = &job->event;
+	struct mapping_info *mapping = &job->mapping;
+	struct placing_args_t taken;
+
+	if (!arguments)
+		return false;
+	taken = *arguments;
+	bpf_map_delete_elem(&placing_args, &thread);
+	if (failed(result))
+		return false;
+	find_mapping(job, result, engine);
+	if (!mapping->known || !(mapping->flags & VM_EXEC))
+		return false;
+	begin_event(job, target, taken.kind);
+	event->result = result;
+	event->header.address = result;
+	event->length = taken.kind == EVENT_MREMAP ? taken.arguments[2] : mapping->end - mapping->start;
+	event->protection = mapping->flags & PROT_ALL;
+	event->status = STATUS_PREVIOUS_UNKNOWN;
+#pragma unroll
+	for (int i = 0; i < 5; i++)
+		event->arguments[i] = taken.arguments[i];
+	return true;
+}
+
+/* ---- the exit of all these calls -------------------------------------------------------------- */
+
+/*
+ * A call whose entry was not noted: it was in flight when we attached, the map was full, or its
+ * protection was of no interest. The registers still hold the arguments. False when it was not of
+ * interest, or this kernel does not give the registers.
+ */
+static __always_inline bool join_unpaired(struct page_job *job, struct trace_target *target, __s64 number,
+					  __s64 result)
+{
+	struct event_record *event = &job->event;
+	struct pt_regs *registers;
+	__u64 protection;
+
+	if (!kernel_has_task_pt_regs())
+		return false;
+	registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	if (number != NR_MMAP && number != NR_MPROTECT && number != NR_PKEY_MPROTECT)
+		return false;
+	protection = effective_protection(PT_REGS_PARM3_CORE_SYSCALL(registers));
+	if (!protection_matters(protection))
+		return false;
+	begin_event(job, target,
+		    number == NR_MMAP       ? EVENT_MMAP
+		    : number == NR_MPROTECT ? EVENT_MPROTECT
+					    : EVENT_PKEY_MPROTECT);
+	event->status = STATUS_PREVIOUS_UNKNOWN;
+	event->result = result;
+	event->arguments[0] = PT_REGS_PARM1_CORE_SYSCALL(registers);
+	event->arguments[1] = PT_REGS_PARM2_CORE_SYSCALL(registers);
+	event->arguments[2] = protection;
+	event->arguments[3] = PT_REGS_PARM4_CORE_SYSCALL(registers);
+	if (event->kind == EVENT_MMAP) {
+		event->arguments[4] = PT_REGS_PARM5_CORE_SYSCALL(registers);
+		event->status = 0;
+	}
+	event->header.address = event->kind == EVENT_MMAP && !failed(result) ? (__u64)result
+									     : event->arguments[0];
+	event->length = event->arguments[1];
+	event->protection = protection & PROT_ALL;
+	count(COUNTER_UNPAIRED, 1);
+	return true;
+}
+
+/*
+ * Exit of all calls. One program for all, because most of its load time is the verifier's
+ * work on the page loop; a thread is inside at most one call, so the saved arguments say which.
+ */
+static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const enum loop_engine engine)
+{
+	struct trace_target *target = current_target();
+	struct page_job *job = this_job();
+	__s64 number = ctx->id;
+	__s64 result = ctx->ret;
+
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+		return 0;
+	if (!join_mprotect(job, target, result) && !join_mmap(job, target, result) &&
+	    !join_placing(job, target, result, engine) && !join_unpaired(job, target, number, result))
+		return 0;
+	note_caller(&job->event);
+	if (!event_matters(&job->event))
+		return 0;
+	if (protection_matters(job->event.protection))
+		finish_call(job, target, engine);
+	else
+		lost_execute(job);
+	return 0;
+}
+
+/* ---- munmap ------------------------------------------------------------------------------- */
+
+/* At entry: the mapping is still there to be looked at. Plain data is no business of ours. */
+static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
+{
+	struct trace_target *target = current_target();
+	struct page_job *job = this_job();
+	struct event_record *event;
+	struct mapping_info *mapping;
+
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+		return 0;
+	find_mapping(job, ctx->args[0], engine);
+	mapping = &job->mapping;
+	if (mapping->known && !(mapping->flags & VM_EXEC) && mapping->end - ctx->args[0] >= ctx->args[1])
+		return 0;
+	begin_event(job, target, EVENT_MUNMAP);
+	event = &job->event;
+	event->header.address = ctx->args[0];
+	event->length = page_align(ctx->args[1]);
+	event->arguments[0] = ctx->args[0];
+	event->arguments[1] = ctx->args[1];
+	event->status = STATUS_MAPPING_UNKNOWN | STATUS_PREVIOUS_UNKNOWN;
+	if (mapping->known) {
+		event->previous_protection = mapping->flags & PROT_ALL;
+		event->status = 0;
+		describe_backing(event, mapping);
+		if (mapping->end - ctx->args[0] < ctx->args[1])
+			event->status |= STATUS_SEVERAL_MAPPINGS;
+	}
+	note_caller(event);
+	if (!event_matters(event))
+		return 0;
+	if (engine == ENGINE_ITERATOR)
+		look_then_send(ctx, job, event->header.address, event->header.address + event->length);
+	else
+		send_event();
+	return 0;
+}
+
+#endif

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* One page: reading its bytes, comparing them with what was last sent, sending them. */
+#ifndef CONTENT_BPF_H
+#define CONTENT_BPF_H
+
+#include "mapping.bpf.h"
+#include "pagecache.bpf.h"
+#include "pagetable.bpf.h"
+
+/*
+ * Two multilinear sums modulo 2^64 with independent keys. If the lowest differing bit of two pages
+ * is bit v of its word, one sum misses the difference with probability 2^-(64-v) over the key: too
+ * often for high bits. The second sum therefore takes every word byte-swapped, and both together
+ * miss any difference, whoever chose it, with probability at most 2^-58. (Halevi and Krawczyk,
+ * "MMH", 1997, is the idea; sums of products of pairs share the weakness and cure only half.)
+ */
+static __always_inline void hash_scratch(struct page_job *job)
+{
+	const __u64 *words = (const __u64 *)job->scratch;
+	__u64 plain = ~0ULL, swapped = 0; /* zero means "nothing known", so a page of zeros must not */
+
+#pragma clang loop unroll_count(8)
+	for (int i = 0; i < PAGE_BYTES / 8; i++) {
+		__u64 word = words[i];
+
+		plain += word * configured.hash_key[i];
+		swapped += __builtin_bswap64(word) * configured.hash_key[PAGE_BYTES / 8 + i];
+	}
+	job->hash.lanes[0] = plain;
+	job->hash.lanes[1] = swapped;
+}
+
+/* Which page of its file `address` is. May be "negative" for an address before the mapping. */
+static __always_inline __u64 file_page(const struct mapping_info *mapping, __u64 address)
+{
+	return mapping->file_offset / PAGE_BYTES + address / PAGE_BYTES - mapping->start / PAGE_BYTES;
+}
+
+/*
+ * Read one page of the target: as the target would, else through the direct map. Without an entry
+ * in the page tables, from the cache of the file behind it.
+ */
+static __always_inline long read_page(struct page_job *job, void *to, __u64 address, __u64 entry,
+				      __u16 *flags)
+{
+	__u64 index = address / PAGE_BYTES % GROUP_PAGES;
+
+	*flags = 0;
+	if (have_page_tables() && !entry) {
+		const struct mapping_info *mapping = &job->mapping;
+
+		if (read_cached_page(mapping->inode_address, file_page(mapping, address)))
+			return -1;
+		return to == job->scratch ? 0 : bpf_probe_read_kernel(to, PAGE_BYTES, job->scratch);
+	}
+	if (job->leave_no_trace && entry & ENTRY_PRESENT && !read_physical(job, to, index, entry))
+		return 0;
+	if (!bpf_probe_read_user(to, PAGE_BYTES, (void *)address))
+		return 0;
+	/* Execute-only memory (protection keys) refuses user reads, not us. */
+	*flags = FLAG_PHYSICAL;
+	return entry & ENTRY_PRESENT ? read_physical(job, to, index, entry) : -1;
+}
+
+/* Why reading failed: a page that is mapped should have been readable. */
+static __always_inline __u32 unread_reason(__u64 entry)
+{
+	return entry ? MISSING_UNREADABLE : MISSING_NOT_PRESENT;
+}
+
+/* Send the page at `address` straight from the target. */
+__noinline int copy_page(__u64 address, __u64 entry)
+{
+	struct page_job *job = this_job();
+	struct page_record *record;
+	__u16 flags;
+
+	if (!job)
+		return 0;
+	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	if (!record) {
+		next_sequence();
+		add_missing(address, 1, MISSING_RING_FULL);
+		return 0;
+	}
+	if (read_page(job, record->content, address, entry, &flags)) {
+		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
+		add_missing(address, 1, unread_reason(entry));
+		return 0;
+	}
+	fill_header(&record->header, &job->event.header, RECORD_PAGE, sizeof(*record));
+	record->header.address = address;
+	record->header.flags = flags;
+	bpf_ringbuf_submit(record, submit_flags());
+	job->outcome.captured++;
+	count(COUNTER_PAGES, 1);
+	return 0;
+}
+
+/*
+ * The hashes of a group, made when missing. All zero, no page counts as known: a page whose hash
+ * were zero would be sent again each time.
+ */
+static __always_inline struct group_hashes *find_hashes(const struct region_key *key)
+{
+	static const struct group_hashes nothing = {};
+	struct group_hashes *hashes = bpf_map_lookup_elem(&page_hashes, key);
+
+	if (hashes)
+		return hashes;
+	bpf_map_update_elem(&page_hashes, key, &nothing, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&page_hashes, key);
+}
+
+/* Send the page at `address` if its bytes differ from those last sent. */
+__noinline int compare_page(__u64 address, __u64 entry)
+{
+	struct page_job *job = this_job();
+	struct page_record *record;
+	struct group_hashes *group;
+	struct region_key key = {};
+	struct page_hash *known;
+	__u16 flags;
+
+	if (!job)
+		return 0;
+	if (read_page(job, job->scratch, address, entry, &flags)) {
+		add_missing(address, 1, unread_reason(entry));
+		return 0;
+	}
+	hash_scratch(job);
+	job->compared++;
+	key.start_time_ns = job->event.header.start_time_ns;
+	key.pid = job->event.header.pid;
+	key.address = address & ~(GROUP_BYTES - 1ULL);
+	group = bpf_map_lookup_elem(&page_hashes, &key);
+	if (group) {
+		known = &group->pages[address / PAGE_BYTES % GROUP_PAGES];
+		if (known->lanes[0] == job->hash.lanes[0] && known->lanes[1] == job->hash.lanes[1]) {
+			job->outcome.unchanged++;
+			count(COUNTER_UNCHANGED, 1);
+			return 0;
+		}
+	}
+	send_event();
+	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	if (!record) {
+		next_sequence();
+		add_missing(address, 1, MISSING_RING_FULL);
+		return 0;
+	}
+	if (bpf_probe_read_kernel(record->content, PAGE_BYTES, job->scratch)) {
+		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
+		return 0; /* cannot be: scratch is ours */
+	}
+	fill_header(&record->header, &job->event.header, RECORD_PAGE, sizeof(*record));
+	record->header.address = address;
+	record->header.flags = flags;
+	bpf_ringbuf_submit(record, submit_flags());
+	job->outcome.captured++;
+	count(COUNTER_PAGES, 1);
+	group = find_hashes(&key);
+	if (group)
+		group->pages[address / PAGE_BYTES % GROUP_PAGES] = job->hash;
+	return 0;
+}
+
+#endif

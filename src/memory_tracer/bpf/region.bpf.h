@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What a finished call did to a region: an event, and its pages; all of them, or those that changed. */
+#ifndef REGION_BPF_H
+#define REGION_BPF_H
+
+#include "look.bpf.h"
+
+/* Round to whole pages as the kernel does, without wrapping. 0: nothing to look at. */
+static __always_inline __u64 page_align(__u64 length)
+{
+	__u64 aligned = (length + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1ULL);
+
+	return aligned < length ? 0 : aligned;
+}
+
+static __always_inline bool failed(__s64 result)
+{
+	return result < 0 && result >= -MAX_ERRNO;
+}
+
+/* A region of this size is worth comparing the second time; 16 MiB. */
+#define LARGE_REGION (16ULL << 20)
+
+/*
+ * Count the call on this region. Regions flipped often are hot: their pages are compared with what
+ * was last sent. NULL when the region is new, or there is no room to remember it.
+ */
+static __always_inline struct region_state *note_region(struct page_job *job)
+{
+	struct event_record *event = &job->event;
+	struct region_key key = {
+		.start_time_ns = event->header.start_time_ns,
+		.address = event->header.address,
+		.pid = event->header.pid,
+	};
+	struct region_state *state = bpf_map_lookup_elem(&regions, &key);
+	struct region_state first = {.calls = 1};
+
+	if (!state) {
+		bpf_map_update_elem(&regions, &key, &first, BPF_NOEXIST);
+		return NULL;
+	}
+	state->calls++;
+	job->hot = state->calls > configured.hot_calls || event->length >= LARGE_REGION;
+	return state;
+}
+
+/* Leave a call on a hot region out: nothing changed. It is counted with the region's next event. */
+static __always_inline void coalesce(struct page_job *job, struct region_state *state)
+{
+	if (!state->coalesced)
+		state->coalesced_since_ns = job->event.header.timestamp_ns;
+	state->coalesced++;
+	count(COUNTER_COALESCED, 1);
+}
+
+/* Comparing a hot region may take half of the target's time, and no more. */
+#define LONG_COMPARISON_NS 5000000ULL
+
+static __always_inline bool took_too_long(const struct page_job *job, const struct region_state *state)
+{
+	if (configured.flags & CONFIG_EXACT || state->last_cost_ns < LONG_COMPARISON_NS)
+		return false;
+	return job->event.header.timestamp_ns - state->last_end_ns < state->last_cost_ns;
+}
+
+/* Fewer pages are compared in a few microseconds. */
+#define MANY_PAGES 256
+
+/* Compare the pages of a region that is flipped again and again; send what changed. */
+static __always_inline void compare_region(struct page_job *job, struct trace_target *target,
+					   struct region_state *state, const enum loop_engine engine)
+{
+	struct event_record *event = &job->event;
+
+	if (took_too_long(job, state)) {
+		count(COUNTER_SKIPPED, 1);
+		coalesce(job, state);
+		return;
+	}
+	event->status |= STATUS_HOT;
+	event->coalesced = state->coalesced;
+	event->coalesced_since_ns = state->coalesced_since_ns;
+	take_pages(job, engine);
+	send_outcome(job);
+	if (job->event_sent)
+		state->coalesced = 0;
+	else
+		coalesce(job, state);
+	/* In a new epoch everything is compared once; after that, much means that it has worn off. */
+	if (job->compared >= MANY_PAGES && state->epoch == job->epoch && !(configured.flags & CONFIG_EXACT))
+		target->flags |= TARGET_COMPARES_MUCH;
+	state->epoch = job->epoch;
+	state->last_end_ns = bpf_ktime_get_ns();
+	state->last_cost_ns = state->last_end_ns - event->header.timestamp_ns;
+}
+
+/* Take all pages of the event's region that are there, and account for the others. */
+static __always_inline void capture_region(struct page_job *job, struct trace_target *target,
+					   const enum loop_engine engine)
+{
+	struct event_record *event = &job->event;
+	struct region_state *state;
+	struct mm_struct *mm;
+
+	mm = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), mm);
+	job->page_tables = (__u64)BPF_CORE_READ(mm, pgd);
+	job->cursor = event->header.address;
+	job->end = event->header.address + event->length;
+	job->pages_left = configured.page_limit;
+	event->page_count = event->length / PAGE_BYTES;
+	state = note_region(job);
+	if (state && job->hot) {
+		compare_region(job, target, state, engine);
+		return;
+	}
+	send_event();
+	take_pages(job, engine);
+	send_outcome(job);
+	if (event->length >= LARGE_REGION && job->outcome.captured >= MANY_PAGES &&
+	    !(configured.flags & CONFIG_EXACT))
+		target->flags |= TARGET_COMPARES_MUCH;
+}
+
+/*
+ * The call is over and may have made [address, address + length) executable: say so, with bytes.
+ * A failed call changed nothing, except an mprotect that stopped half-way.
+ */
+static __always_inline void finish_call(struct page_job *job, struct trace_target *target,
+					const enum loop_engine engine)
+{
+	struct event_record *event = &job->event;
+	bool stopped = event->kind != EVENT_MMAP && (event->result == -ENOMEM || event->result == -EACCES);
+	struct mapping_info *mapping = &job->mapping;
+	__u64 end;
+
+	event->length = page_align(event->length);
+	if ((failed(event->result) && !stopped) || !event->length ||
+	    event->header.address + event->length < event->header.address) {
+		send_event();
+		return;
+	}
+	find_mapping(job, event->header.address, engine);
+	if (!mapping->known) {
+		if (stopped) {
+			send_event();
+			return;
+		}
+		event->status |= STATUS_MAPPING_UNKNOWN;
+		mapping->end = event->header.address + event->length;
+	}
+	if (stopped) {
+		if (!(mapping->flags & VM_EXEC)) {
+			send_event();
+			return;
+		}
+		event->status |= STATUS_PARTIAL;
+		end = event->header.address + event->length;
+		if (mapping->end < end)
+			event->length = mapping->end - event->header.address;
+	}
+	if (mapping->known) {
+		describe_backing(event, mapping);
+		if (event->device && !mapping->unlinked && configured.flags & CONFIG_EXCLUDE_FILE_BACKED)
+			return;
+		if (event->device)
+			send_path(mapping->file, event->inode, event->device);
+	}
+	capture_region(job, target, engine);
+}
+
+#endif
