@@ -51,15 +51,16 @@ def execute(
     stdin: bytes = b"",
     cwd: Path | None = None,
     variables: Mapping[str, str] | None = None,
+    seconds: float = TIME_LIMIT_SECONDS,
 ) -> Ran:
-    """Run a command to its end. The time limit only ends what hangs."""
+    """Run a command to its end. The limit of ``seconds`` only ends what hangs."""
     done = subprocess.run(
         [str(part) for part in command],
         input=stdin,
         capture_output=True,
         cwd=cwd,
         env=ENVIRONMENT | dict(variables or {}),
-        timeout=TIME_LIMIT_SECONDS,
+        timeout=seconds,
         check=False,
     )
     return Ran(done.returncode, done.stdout, done.stderr.decode(errors="surrogateescape"))
@@ -184,7 +185,9 @@ def recorded(capture: mt.Capture) -> FlipsByThread:
     flips: FlipsByThread = defaultdict(list)
     for event in capture.events(kinds=CALLS, protection=mt.Protection.EXEC):
         assert event.region is not None
-        linked = event.region.file_backed and not event.status & mt.Status.UNLINKED
+        # Without VMA lookup the kernel program does not know what an mmap has mapped.
+        unknown = event.kind is EventKind.MMAP and event.status & mt.Status.MAPPING_UNKNOWN
+        linked = (event.region.file_backed or unknown) and not event.status & mt.Status.UNLINKED
         if event.succeeded and not linked:
             pages = contents[event.pid, event.tid, event.timestamp_ns]
             flips[event.pid, event.tid].append(

@@ -74,7 +74,7 @@ def test_system_call_events_are_on_while_the_command_runs_and_off_afterwards(wor
         ran = end_of(process)
     assert ran.status == 0
     assert [switch.state for switch in switches] == ["0", "0"]
-    assert re.search(r"sys_mprotect\(start: \w+, len: 10000, prot: 5\)", ran.out.decode())
+    assert re.search(r"sys_mprotect\(start: \w+, len: (0x)?10000, prot: (0x)?5\)", ran.out.decode())
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -67,7 +67,8 @@ class Btf:
             array = (element, length)
         self._types.append(_Type(kind, size_or_type, members, array))
         fixed, each = _EXTRA.get(kind, (0, 0))
-        return position + fixed + each * count
+        end: int = position + fixed + each * count
+        return end
 
     def _name(self, offset: int) -> str:
         return self._strings[offset : self._strings.index(b"\0", offset)].decode()
