@@ -85,8 +85,24 @@ def test_record_has_no_padding_that_nobody_names(kind: RecordType) -> None:
     assert end == SIZES[kind]
 
 
-def test_configuration_is_as_large_as_the_settings_pack_it(btf: Btf) -> None:
-    assert len(Settings().pack(0, 0)) == btf.size("trace_configuration")
+def test_settings_are_packed_where_the_program_looks_for_them(btf: Btf) -> None:
+    fields = btf.fields("trace_configuration")
+    settings = Settings(kinds=frozenset({EventKind.FORK}), comm="fifteen-letters", hot_calls=17, uid=99)
+    packed = settings.pack(physical_mask=0x1234000, physical_gib=5)
+    assert len(packed) == btf.size("trace_configuration")
+    expected = {
+        "event_mask": 1 << EventKind.FORK,
+        "physical_mask": 0x1234000,
+        "physical_gib": 5,
+        "protection_mask": Protection.EXEC,
+        "protection_value": Protection.EXEC,
+        "hot_calls": 17,
+        "uid": 99,
+        "comm": int.from_bytes(b"fifteen-letters", "little"),
+    }
+    for name, value in expected.items():
+        offset, size = fields[name]
+        assert int.from_bytes(packed[offset : offset + size], "little") == value
 
 
 @pytest.mark.parametrize(

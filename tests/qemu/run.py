@@ -1,0 +1,153 @@
+"""Run tests under other kernels, in virtual machines: ``python -m tests.qemu.run KERNEL...``.
+
+Needs QEMU, kmod and a static busybox (Debian: qemu-system-x86 kmod busybox-static) and virtme-ng
+(``pip install virtme-ng``). The guest sees this machine's files, read-only, and runs the same Python
+as this script; without KVM everything in it takes some twenty times as long as here.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+import click
+
+from benchmarks.tables import Table
+
+from . import kernels
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+#: Of the tests that load the kernel program, those that do not measure, nor run for minutes in QEMU.
+_SELECTION = "tests/kernel --ignore=tests/kernel/test_benchmarks.py --ignore=tests/kernel/test_runtimes.py"
+
+_MEMORY, _CPUS = "3G", "2"
+_MOUNT_TAG = "host"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of the tests under one kernel."""
+
+    passed: int = 0
+    failed: tuple[str, ...] = ()
+    skipped: Counter[str] = field(default_factory=Counter)  # tests by reason
+    trouble: str | None = None  # why there are no results
+
+    @classmethod
+    def parse(cls, report: Path) -> Result:
+        """Read what ``pytest --junitxml`` wrote."""
+        passed, failed, skipped = 0, list[str](), Counter[str]()
+        for case in ElementTree.parse(report).iter("testcase"):
+            name = f"{case.get('classname')}::{case.get('name')}"
+            if (skip := case.find("skipped")) is not None:
+                skipped[skip.get("message", "")] += 1
+            elif (problem := case.find("failure") or case.find("error")) is not None:
+                failed.append(name)
+            else:
+                passed += 1
+        return cls(passed, tuple(failed), skipped)
+
+
+def boot(image: Path, selection: list[str], timeout: float) -> Result:
+    """Boot ``image`` and run pytest with the arguments ``selection`` in it; ``timeout`` is in seconds."""
+    with tempfile.TemporaryDirectory(prefix="memory-tracer-qemu-") as results:
+        tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=short"]
+        tests += ["--junitxml=/run/results/report.xml", *selection]
+        guest = shlex.join([str(REPOSITORY / "tests/qemu/guest.sh"), str(REPOSITORY), *tests])
+        share = f"local,path=/,mount_tag={_MOUNT_TAG},security_model=none,readonly=on,multidevs=remap"
+        ended = _run(
+            [
+                _virtme(),
+                *("--run", str(image), "--memory", _MEMORY, "--cpus", _CPUS, "--force-9p"),
+                *([] if os.access("/dev/kvm", os.W_OK) else ["--disable-kvm"]),
+                f"--qemu-opts=-virtfs {share}",
+                f"--rwdir=/run/results={results}",
+                *("--exec", guest),
+            ],
+            timeout,
+        )
+        log, report = Path(results, "log"), Path(results, "report.xml")
+        click.echo(log.read_text(errors="replace") if log.exists() else "", nl=False)
+        if report.exists():
+            return Result.parse(report)
+        return Result(trouble="the tests did not start" if ended else f"no end after {timeout:.0f} s")
+
+
+def _virtme() -> str:
+    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    found = shutil.which("vng", path=path)
+    if found is None:
+        raise click.ClickException("virtme-ng is not installed; run: pip install virtme-ng")
+    return found
+
+
+def _run(command: list[str], timeout: float) -> bool:
+    """Run a command and everything it starts to the end; False when it took too long."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True) as process:
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    return True
+
+
+def render(results: dict[str, tuple[Result, float]]) -> str:
+    """Return the results, with the seconds they took, as a table and what there is to say beside it."""
+    table = Table(("kernel", "passed", "failed", "skipped", "minutes"))
+    notes = []
+    for kernel, (result, seconds) in results.items():
+        counts = (result.passed, len(result.failed), result.skipped.total())
+        table.add(
+            kernel, *("-" if result.trouble else str(count) for count in counts), f"{seconds / 60:.1f}"
+        )
+        if result.trouble:
+            notes.append(f"{kernel}: {result.trouble}")
+        notes += [f"{kernel}: failed: {name}" for name in result.failed]
+        notes += [f"{kernel}: skipped {count}: {why}" for why, count in sorted(result.skipped.items())]
+    return "\n".join([table.markdown(), "", *notes])
+
+
+@click.command()
+@click.argument("names", metavar="KERNEL...", nargs=-1, required=True)
+@click.option("--pytest", "selection", default=_SELECTION, show_default=True, help="Arguments for pytest.")
+@click.option("--timeout", default=3600.0, show_default=True, help="Seconds for each kernel.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    default=Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "memory-tracer" / "kernels",
+    show_default=True,
+    help="Where unpacked kernels are kept.",
+)
+def main(names: tuple[str, ...], selection: str, timeout: float, cache: Path) -> None:
+    """Run tests under each KERNEL: a vmlinuz, a Debian kernel package (.deb), or the name of one."""
+    results: dict[str, tuple[Result, float]] = {}
+    for name in names:
+        try:
+            image = kernels.find(name, cache)
+        except kernels.KernelError as error:
+            raise click.ClickException(str(error)) from error
+        click.echo(f"booting {image}", err=True)
+        started = time.monotonic()
+        result = boot(image, shlex.split(selection), timeout)
+        results[kernels.release(image)] = result, time.monotonic() - started
+    click.echo(render(results))
+    if any(result.failed or result.trouble for result, _ in results.values()):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
