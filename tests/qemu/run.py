@@ -52,7 +52,7 @@ class Result:
             name = f"{case.get('classname')}::{case.get('name')}"
             if (skip := case.find("skipped")) is not None:
                 skipped[skip.get("message", "")] += 1
-            elif (problem := case.find("failure") or case.find("error")) is not None:
+            elif case.find("failure") is not None or case.find("error") is not None:
                 failed.append(name)
             else:
                 passed += 1
@@ -111,9 +111,7 @@ def render(results: dict[str, tuple[Result, float]]) -> str:
     notes = []
     for kernel, (result, seconds) in results.items():
         counts = (result.passed, len(result.failed), result.skipped.total())
-        table.add(
-            kernel, *("-" if result.trouble else str(count) for count in counts), f"{seconds / 60:.1f}"
-        )
+        table.add(kernel, *("-" if result.trouble else str(count) for count in counts), f"{seconds / 60:.1f}")
         if result.trouble:
             notes.append(f"{kernel}: {result.trouble}")
         notes += [f"{kernel}: failed: {name}" for name in result.failed]
