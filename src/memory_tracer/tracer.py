@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from .errors import Error, TargetError
+from .errors import TargetError, UsageError
 from .record.launch import User, exit_status
 from .record.session import Session
 from .record.settings import Settings
@@ -118,7 +118,7 @@ class Tracer:
     def _record(self) -> None:
         try:
             self._session.record()
-        except (Error, OSError) as error:
+        except BaseException as error:  # noqa: BLE001 - raised again where the recording is used
             self._error = error
         finally:
             self._ended.set()
@@ -160,6 +160,7 @@ class Tracer:
 
     def _growth(self, capture: Capture) -> Iterator[None]:
         """Yield each time ``capture`` may hold more, the last time after the recording has ended."""
+        self._check_started()
         while True:
             ended = self._ended.wait(_PAUSE)
             if capture.refresh() or ended:
@@ -175,7 +176,12 @@ class Tracer:
         """
         if self._session.command is None:
             raise TargetError("only a command started by Tracer.spawn has an exit status")
+        self._check_started()
         return exit_status(self._session.command.wait())
+
+    def _check_started(self) -> None:
+        if self._thread.ident is None:
+            raise UsageError("the recording has not begun; use the Tracer in a `with` statement")
 
 
 def _output(

@@ -109,8 +109,10 @@ class Recorder:
                 self._program.detach()
             while self._drain():
                 pass
-        except OutputError as failure:
-            error = str(failure)
+            if self._command is not None and reason in (EndReason.TARGETS_ENDED, EndReason.COMMAND_ENDED):
+                self._command.wait()  # its exit event comes before its status
+        except BaseException as failure:  # whatever it was, the capture must not pass for complete
+            error = str(failure) or type(failure).__name__
             raise
         finally:
             self._finish(reason, error)
