@@ -65,6 +65,15 @@ enum bpf_func_id___newer {
 #define kernel_has_task_pt_regs()                                                                            \
 	bpf_core_enum_value_exists(enum bpf_func_id___newer, BPF_FUNC_task_pt_regs___newer)
 
+/* The tree of mappings that Linux 6.1 did away with (524e00b36e8c "mm: remove rb tree."). */
+struct mm_struct___tree {
+	struct rb_root mm_rb;
+} __attribute__((preserve_access_index));
+
+struct vm_area_struct___tree {
+	struct rb_node vm_rb;
+} __attribute__((preserve_access_index));
+
 /*
  * Open-coded iterators. Numbers: Linux 6.4 (06accc8779c1 "bpf: add support for open-coded
  * iterator loops"). VMAs: Linux 6.7 (4ac454682158 "bpf: Introduce task_vma open-coded iterator

@@ -10,7 +10,7 @@
  * kernel's BTF offers; program names end in these words.
  */
 enum loop_engine {
-	ENGINE_BOUNDED,  /* 5.8: a loop the verifier unrolls in thought; no VMA lookup */
+	ENGINE_BOUNDED,  /* 5.8: a loop the verifier unrolls in thought, the tree of mappings */
 	ENGINE_CALLBACK, /* 5.17: bpf_loop, bpf_find_vma */
 	ENGINE_ITERATOR, /* 6.4: open-coded iterators, bpf_find_vma */
 };
@@ -49,6 +49,38 @@ static long on_mapping(struct task_struct *task, struct vm_area_struct *vma, voi
 	return 0;
 }
 
+/* A tree of all 65,530 mappings that a process may have is no deeper. */
+#define TREE_DEPTH 34
+
+/*
+ * Make job->mapping the one at `address`, on kernels without bpf_find_vma. No lock is held: while
+ * another thread maps something a mapping may be missed, but never a wrong one found.
+ */
+__noinline int find_in_tree(__u64 address)
+{
+	struct mm_struct___tree *mm = (void *)BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), mm);
+	struct page_job *job = this_job();
+	struct vm_area_struct *vma;
+	struct rb_node *node;
+
+	if (!job || !bpf_core_field_exists(mm->mm_rb))
+		return 0;
+	node = BPF_CORE_READ(mm, mm_rb.rb_node);
+#pragma clang loop unroll(disable)
+	for (int depth = 0; depth < TREE_DEPTH && node; depth++) {
+		vma = (void *)node - bpf_core_field_offset(struct vm_area_struct___tree, vm_rb);
+		if (address >= BPF_CORE_READ(vma, vm_end)) {
+			node = BPF_CORE_READ(node, rb_right);
+		} else if (address < BPF_CORE_READ(vma, vm_start)) {
+			node = BPF_CORE_READ(node, rb_left);
+		} else {
+			read_mapping(vma, &job->mapping);
+			break;
+		}
+	}
+	return 0;
+}
+
 /*
  * Make job->mapping the one at `address`, or `known` zero where there is none or it cannot be known.
  *
@@ -61,8 +93,10 @@ static __always_inline void find_mapping(struct page_job *job, __u64 address, co
 	long error;
 
 	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
-	if (engine == ENGINE_BOUNDED)
+	if (engine == ENGINE_BOUNDED) {
+		find_in_tree(address);
 		return;
+	}
 	error = bpf_find_vma(bpf_get_current_task_btf(), address, on_mapping, NULL, 0);
 	if (error && error != -ENOENT)
 		count(COUNTER_MAPPING_UNKNOWN, 1);

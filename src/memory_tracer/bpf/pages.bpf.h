@@ -205,7 +205,7 @@ static __always_inline int step(const enum loop_engine engine)
 	return 0;
 }
 
-__noinline int step_without_lookup(void)
+__noinline int step_with_tree(void)
 {
 	return step(ENGINE_BOUNDED);
 }
@@ -234,7 +234,7 @@ static __always_inline void take_pages(struct page_job *job, const enum loop_eng
 	} else {
 #pragma clang loop unroll(disable)
 		for (int i = 0; i < BOUNDED_STEPS; i++) {
-			if (step_without_lookup())
+			if (step_with_tree())
 				break;
 		}
 	}

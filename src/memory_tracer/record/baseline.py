@@ -131,7 +131,8 @@ class UserSpaceReader:
             if run.source is not Source.PROCESS:
                 elsewhere[run.source] += run.pages
             elif run.content is None:
-                yield self._encoder.missing(who, run.address, cause, run.pages, Missing.UNREADABLE)
+                reason = Missing.GONE if memory.gone else Missing.UNREADABLE
+                yield self._encoder.missing(who, run.address, cause, run.pages, reason)
             elif captured + run.pages > PAGE_LIMIT:
                 yield self._encoder.missing(
                     who, run.address, cause, (end - run.address) // PAGE_SIZE, Missing.DEFERRED

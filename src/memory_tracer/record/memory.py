@@ -62,9 +62,14 @@ class Mapping:
         return self.inode != 0 and not self.unlinked
 
     @property
+    def special(self) -> bool:
+        """The kernel's own, such as the vDSO, whose bytes are the kernel's."""
+        return self.inode == 0 and self.name.startswith(b"[v")
+
+    @property
     def anonymous(self) -> bool:
-        """Private memory without a file, the kernel's own (vDSO) excepted: untouched, it is zeros."""
-        return self.inode == 0 and not self.shared and not self.name.startswith(b"[v")
+        """Private memory without a file: untouched, it is zeros."""
+        return self.inode == 0 and not self.shared and not self.special
 
 
 class Source(enum.Enum):
@@ -72,7 +77,7 @@ class Source(enum.Enum):
 
     PROCESS = enum.auto()  # in its page tables or in swap
     MAPPING = enum.auto()  # in a file that nobody can look up later
-    FILE = enum.auto()  # in a file that can be looked up: not read
+    FILE = enum.auto()  # in a file that can be looked up, or the kernel's own: not read
     NOWHERE = enum.auto()  # anonymous and never touched: zeros, not read
 
 
@@ -89,8 +94,8 @@ class Run:
 def _source(mapping: Mapping, entry: int) -> Source:
     """Tell from a page's pagemap entry where to read it."""
     here = entry & (_PRESENT | _SWAPPED) != 0
-    if mapping.linked:
-        # Of a private mapping the process has copies of the pages it wrote to.
+    if mapping.linked or mapping.special:
+        # Of a private mapping the process has copies of the pages it (or a debugger) wrote to.
         return Source.PROCESS if here and not entry & _OF_FILE else Source.FILE
     if here:
         return Source.PROCESS
@@ -136,6 +141,11 @@ class ProcessMemory:
         """Close."""
         os.close(self._pagemap)
 
+    @property
+    def gone(self) -> bool:
+        """Whether the process ended or executed another program: then pagemap_read says nothing at all."""
+        return not os.pread(self._pagemap, 8, 0)
+
     def command_line(self) -> bytes:
         """The NUL-separated arguments; raises OSError when the process is gone."""
         return (self._directory / "cmdline").read_bytes()
@@ -167,14 +177,14 @@ class ProcessMemory:
             position += pages * PAGE_SIZE
 
     def _entries(self, start: int, end: int) -> list[int]:
-        """The pagemap entry of each page; one that cannot be read counts as present."""
+        """The pagemap entry of each page; one that cannot be read counts as present and never written to."""
         count = (end - start) // PAGE_SIZE
         try:
             raw = os.pread(self._pagemap, count * 8, start // PAGE_SIZE * 8)
         except OSError:
             raw = b""
         entries = memoryview(raw[: len(raw) // 8 * 8]).cast("Q").tolist()
-        return entries + [_PRESENT] * (count - len(entries))
+        return entries + [_PRESENT | _OF_FILE] * (count - len(entries))
 
     @staticmethod
     def _each(address: int, pages: int, read: Callable[[int, int], bytes]) -> Iterator[Run]:
