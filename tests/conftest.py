@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
 import struct
 from collections.abc import Generator
 from functools import cache
@@ -52,6 +53,13 @@ def _why_unprivileged() -> str | None:
         return f"BPF tracing programs cannot be loaded here: {os.strerror(ctypes.get_errno())}"
     os.close(descriptor)
     return None
+
+
+def pytest_configure() -> None:
+    """Give what the tests start the usual signals: in the background or under nohup some are ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -67,6 +67,7 @@ REGION_KINDS = frozenset(kind for kind in EventKind if kind < EventKind.FORK)
 class Missing(enum.IntEnum):
     """Why a page's bytes are not in the capture. Values of ``enum missing_reason``.
 
+    ``ABSENT`` is no loss: the page was never touched, or was discarded, and is zeros when it is read.
     The reader alone gives ``UNKNOWN``, for a reason this version does not know, and ``DAMAGED``.
     """
 
@@ -78,6 +79,7 @@ class Missing(enum.IntEnum):
     DEFERRED = 5
     GONE = 6
     LIMIT = 7
+    ABSENT = 8
     DAMAGED = 255
 
     def __str__(self) -> str:
@@ -95,6 +97,7 @@ class Missing(enum.IntEnum):
             Missing.DEFERRED: "it lay beyond the work allowed per call",
             Missing.GONE: "it was gone before user space could read it",
             Missing.LIMIT: "the capture's size limit was reached",
+            Missing.ABSENT: "there are none: it was never touched, or was discarded, and reads as zeros",
             Missing.DAMAGED: "its place in the file is damaged",
         }[self]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from memory_tracer import EventKind, TargetError, Tracer, open_capture
+from memory_tracer.capture.certificate import verify
 from tests.workloads import PAGE_SIZE, Executable, Step, Workloads, parse
 
 from .recording import (
@@ -20,6 +21,7 @@ from .recording import (
     await_end,
     await_that,
     end_of,
+    execute,
     line_from,
     line_to,
     running,
@@ -258,3 +260,36 @@ def test_process_that_ended_before_the_recording_began_is_an_error(recorder: Rec
         assert end_of(process).status == 0
         with pytest.raises(TargetError, match=r"no process|ended"), tracer:
             list(tracer.pages())
+
+
+@pytest.mark.parametrize(
+    ("limit", "all_sampled"), [("nofile=100:", True), ("nofile=100:100", False)], ids=["soft", "hard"]
+)
+def test_process_with_many_threads_is_recorded_with_few_open_files_allowed(
+    recorder: Recorder, workloads: Workloads, limit: str, all_sampled: bool
+) -> None:
+    path = recorder.new_path()
+    with running(workloads.path("many_threads"), 120, SEED) as process:
+        flip, _ = parse(line_from(process) for _ in range(2))
+        assert isinstance(flip, Executable)
+        # Who may raise hard limits does.
+        limited = ("setpriv", "--bounding-set=-sys_resource", "prlimit", f"--{limit}", *TOOL)
+        ran = execute((*limited, "attach", "-o", path, "--duration", "0.1", process.pid))
+        assert ran.status == 0, ran.err
+    with open_capture(path) as capture:
+        for address, content in flip.pages.items():
+            assert capture.read(process.pid, address, PAGE_SIZE) == content
+        assert capture.complete
+        assert all_sampled == (not [note for note in verify(capture).notes if "sample" in note])
+
+
+def test_attaching_without_the_right_to_look_at_the_memory_is_refused(
+    recorder: Recorder, workloads: Workloads
+) -> None:
+    with waiting(workloads, recorder.directory) as target:
+        path = recorder.new_path()
+        command = ("setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", *TOOL)
+        refused = execute((*command, "attach", "-o", path, target.pid))
+    assert refused.status == 1
+    assert "CAP_SYS_PTRACE" in refused.sentence
+    assert not path.exists()

@@ -86,7 +86,7 @@ TECHNIQUES = (
     technique("mprotect_range part", MPROTECT),
     technique("mprotect_range several", MPROTECT),
     technique("mprotect_range hole", MPROTECT),
-    technique("mprotect_range far_hole", MPROTECT, LOOK, missed=(2,)),
+    technique("mprotect_range far_hole", MPROTECT),
     technique("large_region huge", MPROTECT),
     technique("large_region sparse", MPROTECT),
     technique("large_region zero", MPROTECT),

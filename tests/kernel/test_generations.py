@@ -121,3 +121,26 @@ def test_capture_of_a_recording_without_code_is_complete(recorder: Recorder) -> 
     with recording.open() as capture:
         assert list(capture.pages()) == []
         assert capture.complete
+
+
+@pytest.mark.parametrize("flips", [1, 40], ids=["copied", "compared"])
+@pytest.mark.parametrize("how", ["emptied", "replaced"])
+def test_memory_that_was_discarded_reads_as_zeros_and_not_as_what_it_held(
+    recorder: Recorder, how: str, flips: int
+) -> None:
+    recording = recorder.workload("discarded", how, flips, SEED)
+    last = flips_of(recording)[-1]
+    with recording.open() as capture:
+        events = [
+            event
+            for event in capture.events(kinds={EventKind.MPROTECT}, start=last.address, end=last.address + 1)
+            if event.protection & Protection.EXEC
+        ]
+        emptied, written = (event.timestamp_ns for event in events[-2:])
+        pages = flips_of(recording)[-2].pages
+        held = b"".join(pages[address] for address in sorted(pages))
+        size = 2 * PAGE_SIZE
+        assert capture.read(last.pid, last.address, size, at=emptied - 1) == held
+        assert capture.read(last.pid, last.address, size, at=written - 1) == bytes(size)
+        assert capture.read(last.pid, last.address, size) == held[:PAGE_SIZE] + bytes(PAGE_SIZE)
+        assert capture.complete

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from memory_tracer.capture.certificate import verify
+from memory_tracer.capture.losses import RECORDER_LOSSES
 from memory_tracer.capture.reader import open_capture
 from memory_tracer.model import EventKind, Missing
 from memory_tracer.wire.encode import USER_SPACE_CPU
@@ -50,7 +51,20 @@ def test_each_loss_counter_is_a_loss(tmp_path: Path, counter: str) -> None:
     assert losses(tmp_path, whole(), kernel={counter: 3}) == {counter.replace("_", "-"): 3}
 
 
-@pytest.mark.parametrize("reason", [reason for reason in Missing if 0 < reason < Missing.DAMAGED])
+@pytest.mark.parametrize("counter", RECORDER_LOSSES)
+def test_each_reading_that_failed_is_a_loss(tmp_path: Path, counter: str) -> None:
+    assert losses(tmp_path, whole(), recorder={counter: 3}) == {counter.replace("_", "-"): 3}
+
+
+def test_pages_that_were_absent_are_no_loss(tmp_path: Path) -> None:
+    stream = whole()
+    stream.missing(stream.event(pages=3), Missing.ABSENT, pages=3)
+    stream.event(EventKind.EXIT)
+
+    assert losses(tmp_path, stream) == {}
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Missing if 0 < reason < Missing.ABSENT])
 def test_each_run_of_missing_pages_is_a_loss(tmp_path: Path, reason: Missing) -> None:
     stream = whole()
     cause = stream.event(pages=3)

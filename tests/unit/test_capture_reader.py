@@ -197,6 +197,42 @@ def test_bytes_that_became_outdated_unseen_are_not_read(tmp_path: Path) -> None:
         assert capture.read(PID, BASE, 8, at=before) == page_bytes(1)[:8]
 
 
+def test_absent_pages_are_zeros_until_they_have_bytes(tmp_path: Path) -> None:
+    stream = RecordStream()
+    stream.flip(1, 2, 3)
+    held = stream.now_ns
+    cause = stream.event(pages=3)
+    stream.missing(cause, Missing.ABSENT, BASE + PAGE_BYTES, pages=2)
+    emptied = stream.now_ns
+    stream.flip(4, address=BASE + 2 * PAGE_BYTES)
+
+    with reopened(tmp_path, stream) as capture:
+        zeros = bytes(PAGE_BYTES)
+        whole = (PID, BASE, 3 * PAGE_BYTES)
+        assert capture.read(*whole, at=held) == page_bytes(1) + page_bytes(2) + page_bytes(3)
+        assert capture.read(*whole, at=emptied) == page_bytes(1) + zeros + zeros
+        assert capture.read(*whole) == page_bytes(1) + zeros + page_bytes(4)
+
+
+def test_memory_that_was_never_touched_is_zeros_and_beyond_it_nothing_is_known(tmp_path: Path) -> None:
+    stream = RecordStream()
+    stream.missing(stream.event(pages=2), Missing.ABSENT, pages=2)
+
+    with reopened(tmp_path, stream) as capture:
+        assert capture.read(PID, BASE, 2 * PAGE_BYTES) == bytes(2 * PAGE_BYTES)
+        with pytest.raises(NotCapturedError, match=f"{BASE + 2 * PAGE_BYTES:#x}"):
+            capture.read(PID, BASE, 1 << 60)
+
+
+def test_absent_page_that_could_not_be_read_later_is_not_read(tmp_path: Path) -> None:
+    stream = RecordStream()
+    stream.missing(stream.event(), Missing.ABSENT)
+    stream.missing(stream.event(), Missing.UNREADABLE)
+
+    with reopened(tmp_path, stream) as capture, pytest.raises(NotCapturedError, match="could not read"):
+        capture.read(PID, BASE, 8)
+
+
 def test_a_reused_pid_is_another_process(tmp_path: Path) -> None:
     first, second = RecordStream(comm=b"old"), RecordStream(start_ns=START_NS + 10**9, comm=b"new")
     second.cpu, second.now_ns = 1, first.now_ns + 10**9

@@ -118,6 +118,19 @@ def test_an_existing_file_is_kept_unless_forced(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("before", [None, "precious"])
+def test_a_recording_that_never_began_leaves_everything_as_it_was(tmp_path: Path, before: str | None) -> None:
+    path = tmp_path / "c.mtrace"
+    if before is not None:
+        path.write_text(before)
+
+    CaptureWriter(path, METADATA, force=True).withdraw()
+
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == (
+        {} if before is None else {path.name: before}
+    )
+
+
 def test_a_hard_linked_file_keeps_its_other_name_s_content(tmp_path: Path) -> None:
     path, other = tmp_path / "c.mtrace", tmp_path / "other"
     other.write_text("precious")

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import memory_tracer
+from memory_tracer.capture.losses import RECORDER_LOSSES
 from memory_tracer.cli.main import VERBS, group
 from memory_tracer.model import EventKind, Missing
 from memory_tracer.wire.layout import LOSS_COUNTERS
@@ -130,10 +131,10 @@ def test_readme_python_uses_public_names_only() -> None:
 
 def test_every_way_to_lose_something_is_in_the_limitations() -> None:
     text = (ROOT / "docs" / "limitations.md").read_text()
-    counted = {name.replace("_", "-") for name in LOSS_COUNTERS}
-    reasons = {str(reason) for reason in Missing if reason not in (Missing.UNKNOWN, Missing.DAMAGED)}
-    # Both name what did not fit the ring buffer.
-    reasons.remove(str(Missing.RING_FULL))
+    counted = {name.replace("_", "-") for name in (*LOSS_COUNTERS, *RECORDER_LOSSES)}
+    # What did not fit the ring buffer is among the counters; nothing is missing of what is absent.
+    others = (Missing.UNKNOWN, Missing.DAMAGED, Missing.RING_FULL, Missing.ABSENT)
+    reasons = {str(reason) for reason in Missing if reason not in others}
     assert {name for name in counted | reasons if f"`{name}`" not in text} == set()
 
 

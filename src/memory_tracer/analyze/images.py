@@ -7,8 +7,9 @@ region; of a region of one page, generation N is the page's N-th distinct conten
 brings only known bytes back changes the image, not the generation.
 
 A page missing at an event is unknown from then on until its bytes come; nothing is filled in from
-before. Unmapping forgets nothing by itself, but pages of an older mapping do not survive into an
-image made after the range was unmapped or mapped anew.
+before. An absent page has no bytes either: it reads as zeros. Unmapping forgets nothing by itself,
+but pages of an older mapping do not survive into an image made after the range was unmapped or
+mapped anew.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What was last said of a whole range at ``sequence``: missing, or (None) mapped anew."""
+    """What was last said of a whole range at ``sequence``: missing, absent, or (None) mapped anew."""
 
     sequence: int
     missing: Missing | None
@@ -84,12 +85,13 @@ def images(events: Iterable[Event], rows: Iterable[Row]) -> Iterator[Image]:
                 replaced.append(((record.region.start, record.region.end), record.sequence))
             continue
         _apply(image, replaced)
+        if isinstance(record, MissingRun) and record.missing is Missing.ABSENT:
+            _set_gap(image, _addresses(record), Gap(record.sequence, Missing.ABSENT))
+            continue
         changed = True
         image.sequence, image.timestamp_ns, image.event = record.sequence, record.timestamp_ns, record.event
         if isinstance(record, MissingRun):
-            _set_gap(
-                image, (record.address, record.address + record.length), Gap(record.sequence, record.missing)
-            )
+            _set_gap(image, _addresses(record), Gap(record.sequence, record.missing))
             continue
         image.protection = record.protection
         image.pages[record.address] = _held(record, contents)
@@ -100,6 +102,10 @@ def images(events: Iterable[Event], rows: Iterable[Row]) -> Iterator[Image]:
             fresh = True
     if changed:
         yield image
+
+
+def _addresses(run: MissingRun) -> Range:
+    return run.address, run.address + run.length
 
 
 def _apply(image: Image, replaced: list[tuple[Range, int]]) -> None:

@@ -74,6 +74,7 @@ def region_histories(
     events: Rows,
     processes: Numbers,
     chosen: NDArray[np.bool_],
+    silent: NDArray[np.bool_],
     pages: PageColumns,
     runs: RunColumns,
     decode: Callable[[int], Event],
@@ -81,9 +82,10 @@ def region_histories(
     """Return the regions with at least one ``chosen`` event, in order of first appearance.
 
     ``events`` are event records, ``processes`` the number of each one's process; ``decode`` returns
-    the event at an index. All events of a region count for its history, chosen or not.
+    the event at an index. All events of a region count for its history, chosen or not, but for the
+    ``silent`` ones: looks at what was known already, which need not keep to the bounds of regions.
     """
-    members = np.flatnonzero(events["kind"] < EventKind.FORK)
+    members = np.flatnonzero((events["kind"] < EventKind.FORK) & ~silent)
     region_of_event = np.full(len(events), -1)
     region_of_event[members] = _number_regions(events[members], processes[members])
     region_count = int(region_of_event.max(initial=-1)) + 1

@@ -175,6 +175,7 @@ static __always_inline bool join_placing(struct page_job *job, struct trace_targ
 	bpf_map_delete_elem(&placing_args, &thread);
 	if (failed(result))
 		return false;
+	target->epoch = 0; /* pages came here from elsewhere, and bring their accessed bits along */
 	find_mapping(job, result, engine);
 	if (!mapping->known || !(mapping->flags & VM_EXEC))
 		return false;

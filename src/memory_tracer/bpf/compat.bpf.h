@@ -43,10 +43,12 @@
 #endif
 
 /* include/linux/mm.h; the low four agree with PROT_* and have not changed since 2.x. */
+#define VM_WRITE 0x2UL
 #define VM_EXEC 0x4UL
 #define VM_SHARED 0x8UL
 #define VM_HUGETLB 0x00400000UL
 
+#define SIGNAL_GROUP_EXIT 0x4       /* include/linux/sched/signal.h */
 #define READ_IMPLIES_EXEC 0x0400000 /* include/uapi/linux/personality.h */
 #define MAP_FIXED 0x10
 #define MADV_DONTNEED 4

@@ -112,6 +112,31 @@ static __always_inline struct group_hashes *find_hashes(const struct region_key 
 	return bpf_map_lookup_elem(&page_hashes, key);
 }
 
+/* From now on the page at `address` counts as never sent. */
+__noinline int forget_page(__u64 address)
+{
+	struct page_job *job = this_job();
+	struct group_hashes *group;
+	struct region_key key = {};
+
+	if (!job)
+		return 0;
+	key.start_time_ns = job->event.header.start_time_ns;
+	key.pid = job->event.header.pid;
+	key.address = address & ~(GROUP_BYTES - 1ULL);
+	group = bpf_map_lookup_elem(&page_hashes, &key);
+	if (group)
+		group->pages[address / PAGE_BYTES % GROUP_PAGES].lanes[0] = 0;
+	return 0;
+}
+
+/* Note a page of a region that is compared: what user space finds there later, it finds unseen by us. */
+static __always_inline void add_unread(__u64 address, __u32 reason)
+{
+	forget_page(address);
+	add_missing(address, 1, reason);
+}
+
 /* Send the page at `address` if its bytes differ from those last sent. */
 __noinline int compare_page(__u64 address, __u64 entry)
 {
@@ -125,7 +150,7 @@ __noinline int compare_page(__u64 address, __u64 entry)
 	if (!job)
 		return 0;
 	if (read_page(job, job->scratch, address, entry, &flags)) {
-		add_missing(address, 1, unread_reason(entry));
+		add_unread(address, unread_reason(entry));
 		return 0;
 	}
 	hash_scratch(job);
@@ -142,11 +167,13 @@ __noinline int compare_page(__u64 address, __u64 entry)
 			return 0;
 		}
 	}
+	if (!group || !group->pages[address / PAGE_BYTES % GROUP_PAGES].lanes[0])
+		job->discovered++;
 	send_event();
 	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
 	if (!record) {
 		next_sequence();
-		add_missing(address, 1, MISSING_RING_FULL);
+		add_unread(address, MISSING_RING_FULL);
 		return 0;
 	}
 	if (bpf_probe_read_kernel(record->content, PAGE_BYTES, job->scratch)) {

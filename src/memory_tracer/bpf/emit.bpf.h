@@ -104,6 +104,10 @@ static __always_inline void count_missing(struct outcome_record *outcome, __u64 
 		outcome->deferred += pages;
 		count(COUNTER_DEFERRED, pages);
 		break;
+	case MISSING_ABSENT:
+		outcome->absent += pages;
+		count(COUNTER_ABSENT, pages);
+		break;
 	default:
 		outcome->not_present += pages;
 		count(COUNTER_NOT_PRESENT, pages);
@@ -118,7 +122,8 @@ __noinline int add_missing(__u64 address, __u64 pages, __u32 reason)
 
 	if (!job)
 		return 0;
-	count_missing(&job->outcome, pages, reason);
+	if (!job->listing)
+		count_missing(&job->outcome, pages, reason);
 	if (job->missing_reason == reason &&
 	    job->missing_start + job->missing_pages * PAGE_BYTES == address) {
 		job->missing_pages += pages;

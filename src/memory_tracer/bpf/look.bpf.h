@@ -70,6 +70,8 @@ __noinline int look_at_mapping(void)
 	job->missing_reason = 0;
 	__builtin_memset(&job->outcome, 0, sizeof(job->outcome));
 	take_pages(job, ENGINE_ITERATOR);
+	if (job->event_sent)
+		list_absent(job, 0, ENGINE_ITERATOR);
 	send_outcome(job);
 	return 0;
 }
@@ -110,7 +112,7 @@ static __always_inline int look(void)
 		if (!(vma->vm_flags & VM_EXEC))
 			continue;
 		if (!job->mappings_left) {
-			count(COUNTER_MAPPING_UNKNOWN, 1);
+			count(COUNTER_UNLISTED, 1);
 			break;
 		}
 		job->mappings_left--;

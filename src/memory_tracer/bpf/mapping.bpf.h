@@ -102,6 +102,25 @@ static __always_inline void find_mapping(struct page_job *job, __u64 address, co
 		count(COUNTER_MAPPING_UNKNOWN, 1);
 }
 
+/* The same as functions that the verifier looks at once, for loops. */
+__noinline int find_with_tree(__u64 address)
+{
+	struct page_job *job = this_job();
+
+	if (job)
+		find_mapping(job, address, ENGINE_BOUNDED);
+	return 0;
+}
+
+__noinline int find_with_lookup(__u64 address)
+{
+	struct page_job *job = this_job();
+
+	if (job)
+		find_mapping(job, address, ENGINE_CALLBACK);
+	return 0;
+}
+
 /* Deeper or longer paths lose their head, and show it by not ending in an empty component. */
 #define PATH_COMPONENTS 48
 

@@ -106,8 +106,10 @@ static __always_inline int exit_thread(void *ctx, const enum loop_engine engine)
 		begin_event(job, target, last ? EVENT_EXIT : EVENT_THREAD_EXIT);
 		event = &job->event;
 		event->result = BPF_CORE_READ(task, exit_code);
-		if (last && BPF_CORE_READ(task, signal, group_exit_code))
-			event->result = BPF_CORE_READ(task, signal, group_exit_code);
+		if (last)
+			event->result = BPF_CORE_READ(task, signal, flags) & SIGNAL_GROUP_EXIT
+						? BPF_CORE_READ(task, signal, group_exit_code)
+						: BPF_CORE_READ(task, group_leader, exit_code);
 		if (last && engine == ENGINE_ITERATOR)
 			look_then_send(ctx, job, 0, ~0ULL);
 		else if (event_matters(event))

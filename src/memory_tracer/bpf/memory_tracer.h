@@ -73,6 +73,7 @@ enum missing_reason {
 	MISSING_DEFERRED = 5,    /* beyond the work allowed per call; left to user space */
 	MISSING_GONE = 6,        /* user space came too late: the mapping or process had gone */
 	MISSING_LIMIT = 7,       /* the capture's size limit was reached */
+	MISSING_ABSENT = 8,      /* nothing is missing: never touched, or discarded, and so zeros */
 };
 
 enum text_kind {
@@ -186,6 +187,7 @@ enum trace_counter {
 	COUNTER_TARGETS_FULL,   /* a descendant could not be followed */
 	COUNTER_UNPAIRED,       /* call exits whose entry was not seen */
 	COUNTER_MAPPING_UNKNOWN,
+	COUNTER_UNLISTED, /* more mappings than are looked at on one occasion; the rest was left out */
 	COUNTER_SAMPLES, /* samples that fell into memory that can change without a call */
 	COUNTER_SKIPPED, /* calls on hot regions whose pages were not looked at: it took too long */
 	COUNTER_COUNT,
@@ -231,7 +233,7 @@ enum target_flags {
 struct trace_target {
 	__u64 start_time_ns; /* 0 until the first event of an attached process */
 	__u32 flags;         /* enum target_flags */
-	__u32 epoch;         /* how often user space cleared the accessed bits of its private memory */
+	__u32 epoch;         /* names the last clearing of its accessed bits; 0: do not rely on any */
 };
 
 #endif

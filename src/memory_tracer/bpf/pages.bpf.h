@@ -26,8 +26,14 @@ static __always_inline void add_absent(struct page_job *job, __u64 address, __u6
 	struct mapping_info *mapping = &job->mapping;
 
 	if (is_private_memory(mapping) || (needs_page_cache(mapping) && !cached)) {
-		job->outcome.absent += pages;
-		count(COUNTER_ABSENT, pages);
+		if (!job->hot || job->listing) {
+			add_missing(address, pages, MISSING_ABSENT);
+		} else {
+			job->outcome.absent += pages;
+			count(COUNTER_ABSENT, pages);
+		}
+	} else if (job->listing) {
+		return;
 	} else if (mapping->known && mapping->device && !mapping->unlinked && !mapping->memory_file) {
 		job->outcome.in_file += pages;
 		count(COUNTER_IN_FILE, pages);
@@ -53,18 +59,26 @@ static __always_inline void enter_mapping(struct page_job *job, const enum loop_
  * epoch. At the first call after that all pages are compared; the call itself changed their
  * protection and so flushed their translations, and from then on no access goes without setting
  * the bit again (Intel SDM vol. 3A 4.8). It holds for private memory that changes by its owner's
- * instructions. What can hide a write (the page reclaim clearing bits, another process writing
+ * instructions, and is not writable at this moment: a call that leaves it writable need not have
+ * flushed anything. What can hide a write (the page reclaim clearing bits, another process writing
  * through ptrace) is made good at the next epoch, a few seconds later: docs/limitations.md.
+ *
+ * Before user space clears the bits it takes the old epoch back. The entries were read before the
+ * epoch is looked at here, so bits that are gone are never taken for pages that were not used.
  */
 __noinline int find_untouched_pages(void)
 {
 	struct page_job *job = this_job();
 	struct region_key key = {};
 	struct group_hashes *hashes;
+	struct trace_target *target;
 
 	if (!job)
 		return 0;
 	job->untouched = 0;
+	target = current_target();
+	if (!target || !job->epoch || target->epoch != job->epoch)
+		return 0;
 	key.start_time_ns = job->event.header.start_time_ns;
 	key.pid = job->event.header.pid;
 	key.address = job->group;
@@ -100,26 +114,30 @@ __noinline int take_page(__u64 index)
 		return 0;
 	if (job->present)
 		entry = job->entries[index];
+	cached = job->cached >> index & 1;
+	if (job->listing && (entry || cached))
+		return 0;
 	if (job->untouched >> index & 1) {
 		job->outcome.unchanged++;
 		count(COUNTER_UNCHANGED, 1);
 		return 0;
 	}
-	cached = job->cached >> index & 1;
 	if (have_page_tables() && !entry && !(cached && page_array_base)) {
+		if (job->listing)
+			forget_page(address);
 		add_absent(job, address, 1, cached);
 		return 0;
 	}
 	if (entry && !(entry & (ENTRY_PRESENT | ENTRY_PROTNONE))) {
-		add_missing(address, 1, MISSING_SWAPPED);
+		add_unread(address, MISSING_SWAPPED);
 		return 0;
 	}
 	if (!entry && !cached && bpf_probe_read_user(&probe, 1, (void *)address)) {
-		add_missing(address, 1, MISSING_NOT_PRESENT);
+		add_unread(address, MISSING_NOT_PRESENT);
 		return 0;
 	}
 	if (!job->pages_left) {
-		add_missing(address, 1, MISSING_DEFERRED);
+		add_unread(address, MISSING_DEFERRED);
 		return 0;
 	}
 	job->pages_left--;
@@ -162,7 +180,7 @@ static __always_inline int step(const enum loop_engine engine)
 	if (job->cursor >= mapping->end)
 		enter_mapping(job, engine);
 	job->limit = mapping->end < job->end ? mapping->end : job->end;
-	if (is_private_memory(mapping) && !mapping->touched) {
+	if (is_private_memory(mapping) && !mapping->touched && !job->listing) {
 		add_absent(job, job->cursor, (job->limit - job->cursor) / PAGE_BYTES, false);
 		job->cursor = job->limit;
 		return 0;
@@ -178,6 +196,10 @@ static __always_inline int step(const enum loop_engine engine)
 	if (have_page_tables()) {
 		job->present = read_entries(job->group);
 		if (!job->present && !look_up_cache) {
+			if (job->listing) {
+				forget_hashes(job);
+				job->span = GROUP_BYTES;
+			}
 			next = (job->cursor & ~(job->span - 1)) + job->span;
 			next = next < job->limit ? next : job->limit;
 			add_absent(job, job->cursor, (next - job->cursor) / PAGE_BYTES, false);
@@ -188,7 +210,8 @@ static __always_inline int step(const enum loop_engine engine)
 	if (look_up_cache)
 		find_cached_pages(mapping->inode_address, file_page(mapping, job->group));
 	else if (job->hot && job->epoch && job->present && is_private_memory(mapping) &&
-		 job->cursor == job->group && job->limit - job->group >= GROUP_BYTES) {
+		 !(mapping->flags & VM_WRITE) && job->cursor == job->group &&
+		 job->limit - job->group >= GROUP_BYTES) {
 		job->leave_no_trace = 1;
 		find_untouched_pages();
 	}
@@ -208,6 +231,17 @@ static __always_inline int step(const enum loop_engine engine)
 __noinline int step_with_tree(void)
 {
 	return step(ENGINE_BOUNDED);
+}
+
+/* By itself, so that the verifier goes through its thousands of turns once. */
+__noinline int walk_with_tree(void)
+{
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < BOUNDED_STEPS; i++) {
+		if (step_with_tree())
+			break;
+	}
+	return 0;
 }
 
 __noinline int step_with_lookup(void)
@@ -232,14 +266,30 @@ static __always_inline void take_pages(struct page_job *job, const enum loop_eng
 	} else if (engine == ENGINE_CALLBACK) {
 		bpf_loop(LOOP_STEPS, step_callback, NULL, 0);
 	} else {
-#pragma clang loop unroll(disable)
-		for (int i = 0; i < BOUNDED_STEPS; i++) {
-			if (step_with_tree())
-				break;
-		}
+		walk_with_tree();
 	}
-	if (job->cursor < job->end)
+	if (job->cursor < job->end && !job->listing)
 		add_missing(job->cursor, (job->end - job->cursor) / PAGE_BYTES, MISSING_DEFERRED);
+}
+
+/*
+ * Of regions that are compared, absent pages are only counted: a runtime's 128 MiB have few others.
+ * When the count says that some were discarded since (they were `absent_before`, less those that
+ * came), walk once more and name them: what was captured of them is no longer there.
+ */
+static __always_inline void list_absent(struct page_job *job, __u64 absent_before,
+					const enum loop_engine engine)
+{
+	__u64 absent = job->outcome.absent;
+
+	if (!have_page_tables() || absent + job->discovered == absent_before)
+		return;
+	job->cursor = job->event.header.address;
+	job->mapping.end = 0; /* look it up anew */
+	job->listing = 1;
+	take_pages(job, engine);
+	flush_missing(job);
+	job->listing = 0;
 }
 
 #endif

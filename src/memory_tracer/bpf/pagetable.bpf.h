@@ -40,8 +40,8 @@ static __always_inline __u64 entry_address(__u64 entry)
  * Translate `address` down to the table whose entries map 4 KiB pages.
  *
  * Returns that table's kernel address; or 0 with *span set to the bytes around `address` that are
- * absent as a whole; or 0 with *huge set to the entry of a huge page that holds it, *span its size,
- * *source where the entry is.
+ * absent as a whole; or 0 with *huge set to the entry of a huge page that holds it (or did, before
+ * it began to migrate), *span its size, *source where the entry is.
  */
 static __always_inline __u64 find_table(__u64 top, __u32 levels, __u64 base, __u64 address, __u64 *span,
 					__u64 *huge, __u64 *source)
@@ -59,12 +59,12 @@ static __always_inline __u64 find_table(__u64 top, __u32 levels, __u64 base, __u
 		*source = table + (address >> shift) % TABLE_SLOTS * sizeof(entry);
 		if (bpf_probe_read_kernel(&entry, sizeof(entry), (void *)*source))
 			return 0;
-		if (!(entry & ENTRY_PRESENT))
-			return 0;
-		if (level < 4 && entry & ENTRY_HUGE) {
+		if (level < 4 && (entry & ENTRY_HUGE || (entry && !(entry & ENTRY_PRESENT)))) {
 			*huge = entry;
 			return 0;
 		}
+		if (!(entry & ENTRY_PRESENT))
+			return 0;
 		table = base + entry_address(entry);
 	}
 	return table;
@@ -129,7 +129,8 @@ __noinline int direct_map_is_at(__u64 base, __u32 levels, __u64 top)
 
 	table = find_table(top, levels, base, top, &span, &huge, &source);
 	if (huge)
-		return base + (entry_address(huge) & ~(span - 1)) + (top & (span - 1)) == top;
+		return huge & ENTRY_PRESENT &&
+		       base + (entry_address(huge) & ~(span - 1)) + (top & (span - 1)) == top;
 	if (!table)
 		return 0;
 	if (bpf_probe_read_kernel(&entry, sizeof(entry),

@@ -5,14 +5,6 @@
 
 #include "pages.bpf.h"
 
-/* The target entry of the current process, or NULL when it is none of ours. */
-static __always_inline struct trace_target *current_target(void)
-{
-	__u32 pid = bpf_get_current_pid_tgid() >> 32;
-
-	return bpf_map_lookup_elem(&targets, &pid);
-}
-
 static __always_inline __u64 start_time_of(struct task_struct *task)
 {
 	return BPF_CORE_READ(task, group_leader, start_boottime);
@@ -81,6 +73,8 @@ static __always_inline void begin_event(struct page_job *job, struct trace_targe
 	job->hot = 0;
 	job->epoch = target->epoch;
 	job->compared = 0;
+	job->discovered = 0;
+	job->listing = 0;
 	event->header.version = WIRE_VERSION;
 	event->header.type = RECORD_EVENT;
 	event->header.size = sizeof(*event);
@@ -225,7 +219,7 @@ static __always_inline void send_exec_mappings(struct page_job *job, struct task
 		if (!(vma->vm_flags & VM_EXEC))
 			continue;
 		if (!job->mappings_left) {
-			count(COUNTER_MAPPING_UNKNOWN, 1);
+			count(COUNTER_UNLISTED, 1);
 			break;
 		}
 		job->mappings_left--;

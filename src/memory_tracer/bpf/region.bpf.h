@@ -64,6 +64,9 @@ static __always_inline bool took_too_long(const struct page_job *job, const stru
 	return job->event.header.timestamp_ns - state->last_end_ns < state->last_cost_ns;
 }
 
+/* Mappings that one failing mprotect is believed to have changed; what is beyond is counted. */
+#define PARTIAL_MAPPINGS 512
+
 /* Fewer pages are compared in a few microseconds. */
 #define MANY_PAGES 256
 
@@ -82,6 +85,8 @@ static __always_inline void compare_region(struct page_job *job, struct trace_ta
 	event->coalesced = state->coalesced;
 	event->coalesced_since_ns = state->coalesced_since_ns;
 	take_pages(job, engine);
+	list_absent(job, state->absent, engine);
+	state->absent = job->outcome.absent;
 	send_outcome(job);
 	if (job->event_sent)
 		state->coalesced = 0;
@@ -117,9 +122,34 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 	send_event();
 	take_pages(job, engine);
 	send_outcome(job);
+	if (state)
+		state->absent = job->outcome.absent;
 	if (event->length >= LARGE_REGION && job->outcome.captured >= MANY_PAGES &&
 	    !(configured.flags & CONFIG_EXACT))
 		target->flags |= TARGET_COMPARES_MUCH;
+}
+
+/*
+ * An mprotect that fails has changed all mappings before the one it failed at. Returns where the
+ * executable ones from `start` on end, at the latest at `end`.
+ */
+static __always_inline __u64 end_of_executable(struct page_job *job, __u64 start, __u64 end,
+					       const enum loop_engine engine)
+{
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < PARTIAL_MAPPINGS && start < end; i++) {
+		if (engine == ENGINE_BOUNDED)
+			find_with_tree(start);
+		else
+			find_with_lookup(start);
+		if (!job->mapping.known || !(job->mapping.flags & VM_EXEC))
+			return start;
+		start = job->mapping.end;
+	}
+	if (start >= end)
+		return end;
+	count(COUNTER_UNLISTED, 1);
+	return start;
 }
 
 /*
@@ -132,7 +162,6 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 	struct event_record *event = &job->event;
 	bool stopped = event->kind != EVENT_MMAP && (event->result == -ENOMEM || event->result == -EACCES);
 	struct mapping_info *mapping = &job->mapping;
-	__u64 end;
 
 	event->length = page_align(event->length);
 	if ((failed(event->result) && !stopped) || !event->length ||
@@ -155,9 +184,10 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 			return;
 		}
 		event->status |= STATUS_PARTIAL;
-		end = event->header.address + event->length;
-		if (mapping->end < end)
-			event->length = mapping->end - event->header.address;
+		event->length = end_of_executable(job, event->header.address,
+						  event->header.address + event->length, engine) -
+				event->header.address;
+		find_mapping(job, event->header.address, engine);
 	}
 	if (mapping->known) {
 		describe_backing(event, mapping);

@@ -108,6 +108,7 @@ struct region_state {
 	__u64 coalesced_since_ns;
 	__u64 last_end_ns;  /* when its pages were last looked at */
 	__u64 last_cost_ns; /* and how long that took */
+	__u64 absent;       /* pages that were zeros without being there */
 	__u64 epoch;        /* trace_target.epoch at that time */
 };
 
@@ -205,10 +206,12 @@ struct page_job {
 	__u32 mappings_left;  /* of EXEC_MAPPINGS */
 	__u32 epoch;          /* of the target */
 	__u32 compared;       /* pages */
+	__u32 discovered;     /* of these, pages of which nothing was known */
 	__u8 hot;
 	__u8 event_sent;
 	__u8 present;        /* entries holds something */
 	__u8 leave_no_trace; /* do not set accessed bits by reading */
+	__u8 listing;        /* only naming the absent pages, which were counted before */
 	struct mapping_info mapping;
 	struct event_record event;
 	struct outcome_record outcome;
@@ -235,6 +238,14 @@ static __always_inline struct page_job *this_job(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&jobs, &zero);
+}
+
+/* The target entry of the current process, or NULL when it is none of ours. */
+static __always_inline struct trace_target *current_target(void)
+{
+	__u32 pid = bpf_get_current_pid_tgid() >> 32;
+
+	return bpf_map_lookup_elem(&targets, &pid);
 }
 
 static __always_inline void count(enum trace_counter which, __u64 amount)

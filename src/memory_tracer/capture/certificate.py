@@ -91,10 +91,15 @@ def _notes(index: Index, relations: Relations) -> Iterator[str]:
     facts = {
         "calls on hot regions that changed nothing and are only counted": coalesced,
         "pages read by user space some time after their event": late,
+        "threads that the kernel does not let us sample": _recorder(index, "unsampled_threads"),
         "events whose own record is lost while pages of them are there": stand_ins,
         "events of a kind this version does not know": unknown,
     }
     return (f"{fact}: {count}" for fact, count in facts.items() if count)
+
+
+def _recorder(index: Index, name: str) -> int:
+    return index.counters.get("recorder", {}).get(name, 0)
 
 
 def _listed(what: str, examples: list[int], count: int) -> str:

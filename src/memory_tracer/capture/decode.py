@@ -129,9 +129,14 @@ class Decoder:
         """
         return heapq.merge(self.stored(rows), self._missing(runs, addresses), key=attrgetter("sequence"))
 
-    def page_rows(self, rows: Numbers, runs: Numbers) -> Iterator[Page | MissingRun]:
-        """Return the page table's ``rows`` and the missing table's ``runs``, merged by sequence."""
-        streams: tuple[Iterator[Page | MissingRun], ...] = (self.stored(rows), self._runs(runs))
+    def page_rows(self, rows: Numbers, runs: Numbers, zeros: Numbers) -> Iterator[Page | MissingRun]:
+        """Return pages, runs of missing pages and runs of zeros, merged by sequence."""
+        relations = self._relations
+        streams: tuple[Iterator[Page | MissingRun], ...] = (
+            self.stored(rows),
+            self._runs(runs, relations.runs, relations.run_event, relations.run_process),
+            self._runs(zeros, relations.zeros, relations.zero_event, relations.zero_process),
+        )
         return heapq.merge(*streams, key=attrgetter("sequence"))
 
     def stored(self, rows: Numbers) -> Iterator[Page]:
@@ -176,15 +181,19 @@ class Decoder:
         return Outcome(captured=captured) if page_count or captured else None
 
     def _missing(self, runs: Numbers, addresses: range) -> Iterator[Page]:
-        for header, event, start_ns, pages, reason in self._run_fields(runs):
+        relations = self._relations
+        fields = self._run_fields(runs, relations.runs, relations.run_event, relations.run_process)
+        for header, event, start_ns, pages, reason in fields:
             skipped = max(0, addresses.start - header.address) // PAGE_SIZE * PAGE_SIZE
             end = min(header.address + pages * PAGE_SIZE, addresses.stop)
             for address in range(header.address + skipped, end, PAGE_SIZE):
                 at = header._replace(address=address)
                 yield self._page(at, event, start_ns, missing=reason)
 
-    def _runs(self, runs: Numbers) -> Iterator[MissingRun]:
-        for header, event, start_ns, pages, reason in self._run_fields(runs):
+    def _runs(
+        self, chosen: Numbers, table: Rows, events: Numbers, processes: Numbers
+    ) -> Iterator[MissingRun]:
+        for header, event, start_ns, pages, reason in self._run_fields(chosen, table, events, processes):
             yield MissingRun(
                 sequence=header.ordinal,
                 timestamp_ns=header.timestamp_ns,
@@ -199,15 +208,16 @@ class Decoder:
                 missing=reason,
             )
 
-    def _run_fields(self, runs: Numbers) -> Iterator[tuple[_Header, Event, int, int, Missing]]:
+    def _run_fields(
+        self, chosen: Numbers, table: Rows, events: Numbers, processes: Numbers
+    ) -> Iterator[tuple[_Header, Event, int, int, Missing]]:
         """Return header, event, start of the process, number of pages and reason of each run."""
-        relations = self._relations
-        for numbers in _blocks(runs):
-            block = relations.runs[numbers]
+        for numbers in _blocks(chosen):
+            block = table[numbers]
             yield from zip(
                 _headers(block),
-                self._events(relations.run_event[numbers]),
-                self._starts(relations.run_process[numbers]),
+                self._events(events[numbers]),
+                self._starts(processes[numbers]),
                 block["pages"].tolist(),
                 map(missing_reason, block["reason"].tolist()),
                 strict=True,

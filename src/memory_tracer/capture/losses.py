@@ -19,6 +19,20 @@ from .scan import Scanner
 #: Results from -4095 to -1 are errors (include/linux/err.h).
 _MAX_ERRNO = 4095
 
+#: Counters of the recorder that mean something is not in the capture, with unit and explanation.
+RECORDER_LOSSES = {
+    "refused_readings": (
+        "readings",
+        "the kernel does not let us look at the memory of a process; run with sudo, or with CAP_SYS_PTRACE",
+    ),
+    "unlisted_programs": (
+        "programs",
+        "they ended before user space could list what they had mapped, which this kernel leaves to it",
+    ),
+    "abandoned_readings": ("readings", "a process kept whoever read its memory waiting"),
+    "vanished_targets": ("processes", "they are gone, and the kernel program did not see their end"),
+}
+
 #: A message from a file is shown up to this length.
 _MESSAGE_LIMIT = 500
 
@@ -29,6 +43,7 @@ def find_losses(index: Index, relations: Relations, scanner: Scanner) -> tuple[L
     """Return one ``Loss`` for each reason, the kernel's first, then the recorder's, then the file's."""
     return (
         *_kernel_losses(index, relations),
+        *_recorder_losses(index),
         *_missing_pages(index, relations),
         *_unwatched_regions(relations),
         *_unreadable_records(index),
@@ -83,6 +98,13 @@ def _kernel_losses(index: Index, relations: Relations) -> Iterator[Loss]:
         if kernel.get("pages", 0) > arrived:
             lost = kernel["pages"] - arrived
             yield Loss("undelivered-pages", lost, "pages", "the kernel sent more pages than reached the file")
+
+
+def _recorder_losses(index: Index) -> Iterator[Loss]:
+    recorder = index.counters.get("recorder", {})
+    for name, (unit, explanation) in RECORDER_LOSSES.items():
+        if recorder.get(name, 0):
+            yield Loss(name.replace("_", "-"), recorder[name], unit, explanation)
 
 
 def _missing_pages(index: Index, relations: Relations) -> Iterator[Loss]:

@@ -19,6 +19,7 @@ import numpy as np
 from ..analyze.regions import PageColumns, RegionHistory, RunColumns, region_histories
 from ..errors import CaptureError
 from ..model import PAGE_SIZE, Event, Loss, MissingRun, Page, Process
+from .columns import Rows
 from .contents import Contents
 from .decode import Clock, Decoder
 from .filters import FilterOptions, Filters
@@ -176,14 +177,17 @@ class Capture:
             return (page for page in decoder.stored(rows) if page.content is not None)
         return decoder.pages(rows, self._chosen_runs(conditions), conditions.addresses)
 
-    def page_rows(self, **filters: Unpack[FilterOptions]) -> Iterator[Page | MissingRun]:
+    def page_rows(
+        self, *, absent: bool = False, **filters: Unpack[FilterOptions]
+    ) -> Iterator[Page | MissingRun]:
         """Return what ``pages`` returns, but a run of missing pages as one value.
 
         A run may have 2^45 pages, so analyses of hostile captures need this; a run is not cut at
-        the addresses asked for.
+        the addresses asked for. With ``absent`` also the runs of pages that were zeros.
         """
         conditions, decoder = Filters(**filters), self._state.decoder
-        return decoder.page_rows(self._chosen_rows(conditions), self._chosen_runs(conditions))
+        zeros = self._chosen_zeros(conditions) if absent else np.zeros(0, np.int64)
+        return decoder.page_rows(self._chosen_rows(conditions), self._chosen_runs(conditions), zeros)
 
     def _chosen_rows(self, conditions: Filters) -> Numbers:
         relations = self.relations
@@ -194,10 +198,16 @@ class Capture:
         return np.flatnonzero(chosen)
 
     def _chosen_runs(self, conditions: Filters) -> Numbers:
-        relations = self.relations
-        runs = relations.runs
+        return self._chosen(conditions, self.relations.runs, self.relations.run_event)
+
+    def _chosen_zeros(self, conditions: Filters) -> Numbers:
+        # Of zeros whose event is lost nothing is known that matters.
+        chosen = self._chosen(conditions, self.relations.zeros, self.relations.zero_event)
+        return chosen[self.relations.zero_event[chosen] >= 0]
+
+    def _chosen(self, conditions: Filters, runs: Rows, events: Numbers) -> Numbers:
         chosen = conditions.accept_headers(runs)
-        chosen &= conditions.accept_causes(relations.events, self._state.decoder.path)[relations.run_event]
+        chosen &= conditions.accept_causes(self.relations.events, self._state.decoder.path)[events]
         chosen &= conditions.accept_ranges(runs["address"], runs["pages"] * np.uint64(PAGE_SIZE))
         return np.flatnonzero(chosen)
 
@@ -209,6 +219,7 @@ class Capture:
             relations.events,
             relations.event_process,
             Filters(**filters).accept_events(relations.events, decoder.path),
+            relations.event_is_silent,
             PageColumns(relations.row_event, rows["address"], rows["content"], relations.generations),
             RunColumns(relations.run_event, runs["address"], runs["pages"]),
             decoder.event,

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import OBSERVATION_KINDS, EventKind, Status
+from ..model import OBSERVATION_KINDS, EventKind, Missing, Status
 from ..wire.layout import PAGE_BYTES
 from .columns import EVENT_TYPE, HEADER_NAMES, Rows
 from .format import NO_CONTENT
@@ -38,20 +38,24 @@ class Relations:
     def __init__(self, index: Index) -> None:
         recorded = index.events
         self.rows = index.pages.rows
-        self.runs = still_missing(index.missing, self.rows)
+        absent = index.missing["reason"] == Missing.ABSENT
+        self.runs = still_missing(index.missing[~absent], self.rows)
+        #: Runs of pages that were zeros, because nobody had touched them since they were made.
+        self.zeros: Rows = index.missing[absent]
         self.recorded_count = len(recorded)
         self._content_count = len(index.contents)
 
-        tables = (recorded, self.rows, self.runs, index.texts)
+        tables = (recorded, self.rows, self.runs, self.zeros, index.texts)
         #: For each process its first row: the columns of a record header.
         self.processes, numbers = _number_processes(tables)
-        of_recorded, self.row_process, self.run_process, self.text_process = numbers
+        of_recorded, self.row_process, self.run_process, self.zero_process, self.text_process = numbers
         #: For each process its last recorded event, or -1.
         self.last_event: Numbers = np.full(len(self.processes), -1)
         self.last_event[of_recorded] = np.arange(len(recorded))
 
         self.row_event = _find(recorded["sequence"], self.rows["cause"])
         self.run_event = _find(recorded["sequence"], self.runs["cause"])
+        self.zero_event = _find(recorded["sequence"], self.zeros["cause"])
         stand_ins, of_stand_ins = self._stand_ins()
         self.row_event = _or_stand_in(self.row_event, self.rows, stand_ins, len(recorded))
         self.run_event = _or_stand_in(self.run_event, self.runs, stand_ins, len(recorded))

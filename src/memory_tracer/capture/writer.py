@@ -33,7 +33,7 @@ from .format import (
     encode_object,
     padding,
 )
-from .output import create_output
+from .output import open_output
 
 #: Records per write. Bounds the copy of new pages to 64 MiB and keeps index chunks within limits.
 RECORDS_PER_WRITE = 16384
@@ -81,11 +81,12 @@ class CaptureWriter:
         self._size_limit = size_limit
         self._numbers: dict[bytes, int] = {}
         self._id = secrets.token_bytes(CAPTURE_ID_BYTES)
-        self._descriptor = create_output(path, replace=force, owner=owner)
+        self._output = open_output(path, replace=force, owner=owner)
+        self._descriptor = self._output.descriptor
         try:
             self._write([encode_file_header(self._id), *self._object_chunk(ChunkType.METADATA, metadata)])
         except OutputError:
-            self.close()
+            self.withdraw()
             raise
 
     def __enter__(self) -> Self:
@@ -127,9 +128,15 @@ class CaptureWriter:
         except OSError as failure:
             raise OutputError(f"{self.path} could not be written out: {failure.strerror}") from failure
 
+    def withdraw(self) -> None:
+        """Close and remove the file; one that it replaced is back. For a recording that never began."""
+        self._output.withdraw()
+        self.close()
+
     def close(self) -> None:
         """Close the file. Without ``finish`` before, readers will say that it was not closed in order."""
         if self._descriptor >= 0:
+            self._output.keep()
             os.close(self._descriptor)
             self._descriptor = -1
 

@@ -23,10 +23,12 @@ PAGE_LIMIT = 1 << 18
 
 @dataclass(slots=True)
 class LateCounts:
-    """What user space read, in pages."""
+    """What user space read, in pages, and of how many processes it could not even list the mappings."""
 
     read: int = 0
     gone: int = 0
+    refused: int = 0
+    unlisted: int = 0
 
 
 class UserSpaceReader:
@@ -44,24 +46,39 @@ class UserSpaceReader:
         Bytes are read of anonymous memory, memfds and deleted files; mappings of files that can be
         looked up are described by path, inode and offset. Yields nothing for a process that ended.
         """
-        yield from self._mappings(pid, EventKind.BASELINE)
+        try:
+            yield from self._mappings(pid, EventKind.BASELINE)
+        except OSError as error:
+            # If it ended, its exit event says so.
+            self.counts.refused += not process.has_ended(error)
 
-    def exec_mappings(self, pid: int) -> Iterator[bytes]:
+    def exec_mappings(self, pid: int, start_time_ns: int) -> Iterator[bytes]:
         """The executable mappings of a process that has just called execve."""
-        yield from self._mappings(pid, EventKind.EXEC_MAPPING)
+        try:
+            if not process.is_same(pid, start_time_ns):
+                raise ProcessLookupError
+            yield from self._mappings(pid, EventKind.EXEC_MAPPING)
+        except OSError:
+            self.counts.unlisted += 1  # nothing else will say what was mapped
 
     def _mappings(self, pid: int, kind: EventKind) -> Iterator[bytes]:
-        try:
-            who = self._identity(pid)
-            name = process.comm(pid)
-            parent = process.parent_pid(pid)
-            with ProcessMemory(pid) as memory:
-                yield self._encoder.command_line(who, memory.command_line())
-                for mapping in memory.mappings():
-                    if self._matters(mapping, kind):
-                        yield from self._mapping(memory, who, mapping, kind, name, parent)
-        except OSError:
-            return  # it ended; its exit event says so
+        who = self._identity(pid)
+        name = process.comm(pid)
+        parent = process.parent_pid(pid)
+        if not self._is_wanted(pid, name):
+            return
+        with ProcessMemory(pid) as memory:
+            yield self._encoder.command_line(who, memory.command_line())
+            for mapping in memory.mappings():
+                if self._matters(mapping, kind):
+                    yield from self._mapping(memory, who, mapping, kind, name, parent)
+
+    def _is_wanted(self, pid: int, name: bytes) -> bool:
+        """Apply the filters that the kernel program applies to threads."""
+        settings = self._settings
+        if settings.uid is not None and process.uid(pid) != settings.uid:
+            return False
+        return settings.comm is None or name == settings.comm.encode(errors="surrogateescape")[:15]
 
     def _matters(self, mapping: Mapping, kind: EventKind) -> bool:
         """Apply the filters that the kernel program applies to calls."""
@@ -106,11 +123,13 @@ class UserSpaceReader:
         yield record
         yield from self._pages(memory, who, mapping, sequence, mapping.start, mapping.end)
 
-    def deferred(self, pid: int, cause: int, address: int, pages: int) -> Iterator[bytes]:
+    def deferred(self, pid: int, start_time_ns: int, cause: int, address: int, pages: int) -> Iterator[bytes]:
         """Read pages that the kernel program left out of event ``cause``."""
         end = address + pages * PAGE_SIZE
         found = 0
         try:
+            if not process.is_same(pid, start_time_ns):
+                raise ProcessLookupError
             who = self._identity(pid)
             with ProcessMemory(pid) as memory:
                 for mapping in memory.mappings():
@@ -118,8 +137,8 @@ class UserSpaceReader:
                         start, stop = max(address, mapping.start), min(end, mapping.end)
                         yield from self._pages(memory, who, mapping, cause, start, stop)
                         found += (stop - start) // PAGE_SIZE
-        except OSError:
-            pass  # it ended
+        except OSError as error:
+            self.counts.refused += not process.has_ended(error)
         self.counts.gone += pages - found
 
     def _pages(
@@ -130,6 +149,8 @@ class UserSpaceReader:
         for run in memory.read(mapping, start, end):
             if run.source is not Source.PROCESS:
                 elsewhere[run.source] += run.pages
+                if run.source is Source.NOWHERE:
+                    yield self._encoder.missing(who, run.address, cause, run.pages, Missing.ABSENT)
             elif run.content is None:
                 reason = Missing.GONE if memory.gone else Missing.UNREADABLE
                 yield self._encoder.missing(who, run.address, cause, run.pages, reason)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 
 from .loader import Program
+from .process import is_same
 
 #: How often targets are asked whether they need it (nanoseconds).
 _QUESTION_NS = 10_000_000
@@ -26,7 +27,7 @@ class Epochs:
         """Start none yet."""
         self._program = program
         self._next_question = 0
-        self._renewals: dict[int, int] = {}
+        self._renewals: dict[tuple[int, int], int] = {}
         self.started = 0
 
     def tick(self) -> None:
@@ -34,21 +35,24 @@ class Epochs:
         now = time.monotonic_ns()
         if now < self._next_question:
             return
-        due = {pid for pid, moment in self._renewals.items() if now >= moment}
+        due = {process for process, moment in self._renewals.items() if now >= moment}
         due.update(self._program.comparing_much())
-        for pid in due:
-            self._start(pid)
+        for process in due:
+            self._start(*process)
         self._next_question = time.monotonic_ns() + max(
             _QUESTION_NS, _COST_FACTOR * (time.monotonic_ns() - now)
         )
 
-    def _start(self, pid: int) -> None:
+    def _start(self, pid: int, start_time_ns: int) -> None:
+        self._renewals.pop((pid, start_time_ns), None)
+        # Bits that are being cleared tell nothing: nobody may rely on them until all are.
+        if not is_same(pid, start_time_ns) or not self._program.set_epoch(pid, 0):
+            return
         try:
             with open(f"/proc/{pid}/clear_refs", "w") as file:
                 file.write("2")
         except OSError:  # it ended, or this kernel has no clear_refs: everything goes on being compared
-            self._renewals.pop(pid, None)
             return
-        self._program.start_epoch(pid)
-        self._renewals[pid] = time.monotonic_ns() + _RENEWAL_NS
         self.started += 1
+        if self._program.set_epoch(pid, self.started):
+            self._renewals[pid, start_time_ns] = time.monotonic_ns() + _RENEWAL_NS

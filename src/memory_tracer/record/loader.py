@@ -6,8 +6,8 @@ places: which variant of a program is loaded (``_selected``) and how the direct 
 
 from __future__ import annotations
 
-import contextlib
 import os
+import resource
 import struct
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from ..errors import LoadError, PrivilegeError, UnsupportedError
 from ..wire.layout import COUNTERS
 from .kernel import Kernel
 from .libbpf import BPF_EXIST, Library, Map, Object
-from .process import check_pid_namespace
+from .process import has_ended
 from .settings import Settings
 
 OBJECT_PATH: Final = Path(__file__).parent.parent / "bpf" / "memory_tracer.bpf.o"
@@ -41,6 +41,9 @@ _VMA_PROGRAMS: Final = ("look", "sample", "enter_execve", "enter_exit_group", "e
 #: ``struct bpf_raw_tracepoint_args`` with twelve arguments, none of which is looked at.
 _RAW_TRACEPOINT_CONTEXT: Final = bytes(12 * 8)
 
+#: What is needed for everything else is not spent on samplers (two files for each thread).
+_RESERVED_FILES: Final = 24
+
 _ONE_KEY: Final = bytes(4)
 
 _TARGET: Final = struct.Struct("<QII")
@@ -54,7 +57,6 @@ class Program:
 
     def __init__(self, settings: Settings, kernel: Kernel, library: Library | None = None) -> None:
         """Load. Raises UnsupportedError, PrivilegeError or LoadError, each with one sentence."""
-        check_pid_namespace()
         if not OBJECT_PATH.exists():
             raise UnsupportedError(
                 "this installation has no compiled BPF program; "
@@ -135,16 +137,41 @@ class Program:
         flags = _TARGET_WAITS_FOR_EXEC if waits_for_exec else 0
         self._object.map("targets").update(_TARGET_KEY.pack(pid), _TARGET.pack(0, flags, 0))
 
-    def sample(self, pid: int) -> bool:
-        """Interrupt process ``pid`` and what it starts to see what it executes; False when refused."""
+    def sample(self, pid: int) -> int:
+        """Interrupt process ``pid`` and what it starts, to see what it executes.
+
+        Returns the number of threads for which the kernel refused.
+        """
         if not self.looks_last or not self.settings.sample_rate:
-            return False
+            return 0
+        refused = 0
+        done: set[int] = set()
+        # A thread started by one that is sampled is sampled, too; others may start while we go round.
+        while waiting := self._threads(pid) - done:
+            refused += sum(not self._sample_thread(tid) for tid in waiting)
+            done |= waiting
+        return refused
+
+    @staticmethod
+    def _threads(pid: int) -> set[int]:
         try:
-            for tid in sorted(int(name) for name in os.listdir(f"/proc/{pid}/task")):
-                descriptor = self._kernel.open_sampler(tid, self.settings.sample_rate)
-                self._object.attach_perf_event("sample__iterator", descriptor)
-        except (OSError, LoadError):
-            return False  # no such event here, or the thread ended: calls are seen all the same
+            return {int(name) for name in os.listdir(f"/proc/{pid}/task")}
+        except OSError:
+            return set()  # it ended
+
+    def _sample_thread(self, tid: int) -> bool:
+        """Returns False when the kernel refuses; a thread that has ended needs no sampling."""
+        try:
+            descriptor = self._kernel.open_sampler(tid, self.settings.sample_rate)
+        except OSError as error:
+            return has_ended(error)
+        try:
+            if descriptor >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED_FILES:
+                raise LoadError("too many open files")
+            self._object.attach_perf_event("sample__iterator", descriptor)
+        except LoadError:
+            os.close(descriptor)
+            return False
         return True
 
     def remove_target(self, pid: int) -> None:
@@ -155,23 +182,35 @@ class Program:
         """PIDs traced at this moment."""
         return [_TARGET_KEY.unpack(key)[0] for key in self._object.map("targets").keys(_TARGET_KEY.size)]
 
-    def comparing_much(self) -> list[int]:
-        """PIDs that would gain from ``start_epoch``."""
+    def comparing_much(self) -> list[tuple[int, int]]:
+        """PIDs and start times (ns since boot) of those who would gain from a new epoch."""
         table = self._object.map("targets")
-        return [
-            _TARGET_KEY.unpack(key)[0]
-            for key in table.keys(_TARGET_KEY.size)
-            if (value := table.lookup(key, _TARGET.size)) and _TARGET.unpack(value)[1] & _TARGET_COMPARES_MUCH
-        ]
+        found = []
+        for key in table.keys(_TARGET_KEY.size):
+            value = table.lookup(key, _TARGET.size)
+            if value is not None:
+                start, flags, _ = _TARGET.unpack(value)
+                if flags & _TARGET_COMPARES_MUCH:
+                    found.append((_TARGET_KEY.unpack(key)[0], start))
+        return found
 
-    def start_epoch(self, pid: int) -> None:
-        """Tell the program that the accessed bits of process ``pid`` have just been cleared."""
+    def set_epoch(self, pid: int, epoch: int) -> bool:
+        """Tell the program which clearing of accessed bits it may rely on (0: none).
+
+        Returns False when ``pid`` is no target any more.
+        The kernel may write to the same entry at this moment. What can get lost are a start time,
+        which it finds again, and the wish for an epoch, which it repeats.
+        """
         table, key = self._object.map("targets"), _TARGET_KEY.pack(pid)
         value = table.lookup(key, _TARGET.size)
-        if value is not None:
-            start, flags, epoch = _TARGET.unpack(value)
-            with contextlib.suppress(LoadError):  # it ended: BPF_EXIST finds nothing to replace
-                table.update(key, _TARGET.pack(start, flags & ~_TARGET_COMPARES_MUCH, epoch + 1), BPF_EXIST)
+        if value is None:
+            return False
+        start, flags, _ = _TARGET.unpack(value)
+        try:
+            table.update(key, _TARGET.pack(start, flags & ~_TARGET_COMPARES_MUCH, epoch), BPF_EXIST)
+        except LoadError:  # it ended just now: BPF_EXIST finds nothing to replace
+            return False
+        return True
 
     def counters(self) -> dict[str, int]:
         """The kernel's counters, summed over all CPUs."""

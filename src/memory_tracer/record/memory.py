@@ -20,7 +20,8 @@ from itertools import groupby
 from pathlib import Path
 
 from ..model import PAGE_SIZE, Protection
-from .process import living_thread
+from .filesystems import FileSystems
+from .process import has_ended, living_thread
 
 #: Pages looked at and read at a time.
 CHUNK_PAGES = 256
@@ -131,6 +132,7 @@ class ProcessMemory:
         self._task = living_thread(pid)
         self._directory = Path(f"/proc/{self._task}")
         self._pagemap = os.open(self._directory / "pagemap", os.O_RDONLY | os.O_CLOEXEC)
+        self._file_systems = FileSystems(self._directory)
         self._libc = ctypes.CDLL(None, use_errno=True)
 
     def __enter__(self) -> ProcessMemory:
@@ -151,11 +153,13 @@ class ProcessMemory:
         return (self._directory / "cmdline").read_bytes()
 
     def mappings(self) -> list[Mapping]:
-        """All mappings at this moment; empty for a process that has ended."""
+        """All mappings at this moment, none for a process that has ended; raises OSError when refused."""
         try:
             lines = (self._directory / "maps").read_bytes().split(b"\n")
-        except OSError:
-            return []
+        except OSError as error:
+            if has_ended(error):
+                return []
+            raise
         return [mapping for line in lines if (mapping := parse_mapping(line))]
 
     def read(self, mapping: Mapping, start: int, end: int) -> Iterator[Run]:
@@ -224,6 +228,8 @@ class ProcessMemory:
 
     def _read_file(self, mapping: Mapping, address: int, pages: int) -> bytes:
         """Read from the file behind ``mapping``, even a deleted one, without faulting pages in."""
+        if not self._file_systems.can_be_read(mapping.device):
+            return b""
         name = self._directory / "map_files" / f"{mapping.start:x}-{mapping.end:x}"
         try:
             if not stat.S_ISREG(name.stat().st_mode):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 from pathlib import Path
 
-from ..errors import PrivilegeError, TargetError, UnsupportedError, UsageError
+from ..errors import PrivilegeError, TargetError, UsageError
 
-_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _PF_KTHREAD = 0x00200000  # include/linux/sched.h
 _ENDED = "ZX"  # states of a thread in /proc/PID/stat
-_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
 
 
 def _stat_fields(pid: int) -> tuple[str, list[str]]:
@@ -22,10 +22,39 @@ def _stat_fields(pid: int) -> tuple[str, list[str]]:
     return head.partition("(")[2], tail.split()
 
 
+def raise_file_limit() -> tuple[int, int]:
+    """Allow us as many open files as the system does; returns what the limits were (getrlimit(2))."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = int(Path("/proc/sys/fs/nr_open").read_text())
+    for wanted in ((most, most), (before[1], before[1])):  # the first needs CAP_SYS_RESOURCE
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, wanted)
+            break
+    return before
+
+
+def has_ended(error: OSError) -> bool:
+    """Whether ``error``, met under /proc/PID or in a system call on a PID, says that it is no more."""
+    return isinstance(error, FileNotFoundError | ProcessLookupError)
+
+
+def uid(pid: int) -> int:
+    """The effective user id; OSError if gone."""
+    return Path(f"/proc/{pid}").stat().st_uid
+
+
 def start_time_ns(pid: int) -> int:
     """When the process started, in nanoseconds since boot, to a clock tick (10 ms); OSError if gone."""
     ticks = int(_stat_fields(pid)[1][19])
-    return ticks * (1_000_000_000 // _CLOCK_TICKS)
+    return ticks * _TICK_NS
+
+
+def is_same(pid: int, start_ns: int) -> bool:
+    """Whether ``pid`` is still the process that started then, as exactly as /proc tells (10 ms)."""
+    try:
+        return start_time_ns(pid) // _TICK_NS == start_ns // _TICK_NS
+    except OSError:
+        return False
 
 
 def parent_pid(pid: int) -> int:
@@ -53,18 +82,6 @@ def living_thread(pid: int) -> int:
     raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
 
-def check_pid_namespace() -> None:
-    """Raise UnsupportedError in a container's PID namespace, where our PIDs are not the kernel's.
-
-    Its number in the initial namespace is PROC_PID_INIT_INO (include/linux/proc_ns.h).
-    """
-    if Path("/proc/self/ns/pid").stat().st_ino != _INITIAL_PID_NAMESPACE:
-        raise UnsupportedError(
-            "memory-tracer runs in a PID namespace of its own; run it on the host, or in a container "
-            "that shares the host's PIDs (docker run --pid=host)"
-        )
-
-
 def check_traceable(pid: int) -> None:
     """Raise one clear sentence unless ``pid`` is a living user process."""
     if pid <= 0:
@@ -80,9 +97,18 @@ def check_traceable(pid: int) -> None:
     if not _is_leader(pid):
         raise TargetError(f"{pid} is a thread, not a process; attach to its process {_leader(pid)}")
     try:
-        living_thread(pid)
+        thread = living_thread(pid)
     except OSError:
         raise TargetError(f"process {pid} has ended already and only waits for its parent") from None
+    try:
+        os.close(os.open(f"/proc/{thread}/mem", os.O_RDONLY | os.O_CLOEXEC))
+    except PermissionError as error:
+        raise PrivilegeError(
+            f"the memory of process {pid} cannot be looked at; run with sudo, or with CAP_SYS_PTRACE",
+            detail=str(error),
+        ) from error
+    except OSError:
+        raise TargetError(f"process {pid} ended before it could be traced") from None
 
 
 def _leader(pid: int) -> int:

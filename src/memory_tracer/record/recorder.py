@@ -6,6 +6,7 @@ import enum
 import os
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from ..wire.layout import RecordType
 from ..wire.split import Batch, split
 from .baseline import UserSpaceReader
 from .epochs import Epochs
+from .late import LateReads
 from .loader import Program
 from .ring import Ring
 
@@ -33,7 +35,8 @@ _LATE_MEMORY = 4096
 #: How often the counters are written into the capture (nanoseconds).
 _COUNTERS_INTERVAL_NS = 1_000_000_000
 
-_MISSING_FIELDS = ("reason", "pid", "cause", "address", "pages")
+_WHO_FIELDS = ("pid", "start_time_ns")
+_MISSING_FIELDS = ("reason", *_WHO_FIELDS, "cause", "address", "pages")
 
 #: Reasons after which user space can still find out what the pages hold.
 _ANSWERABLE = frozenset({Missing.NOT_PRESENT, Missing.DEFERRED, Missing.UNREADABLE, Missing.SWAPPED})
@@ -74,6 +77,7 @@ class Recorder:
         self._writer = writer
         self._ring = Ring(program.events.fd, program.settings.ring_bytes)
         self._user_space = UserSpaceReader(program.settings)
+        self._late = LateReads()
         self._epochs = Epochs(program)
         self._command = command
         self._end_with_command = end_with_command
@@ -85,16 +89,16 @@ class Recorder:
         self._next_counters = 0
         self.bytes = self.records = self.pages = 0
         self.discarded = self.malformed = self.late_skipped = 0
+        self.unsampled_threads = self.vanished_targets = 0
 
     def stop(self) -> None:
         """End the recording soon; may be called from a signal handler or another thread."""
         os.eventfd_write(self._stop, 1)
 
     def add_baseline(self, pids: Iterable[int]) -> None:
-        """Record what is executable in ``pids`` now. Call after attach, so that nothing falls between."""
+        """Record what is executable in ``pids``. Call after attach, so that nothing falls between."""
         for pid in pids:
-            self._write_own(self._user_space.baseline(pid))
-            self._drain()
+            self._late.add(pid, self._user_space.baseline(pid))
 
     def run(self) -> EndReason:
         """Record until an end condition holds, take what is left in the ring, say which it was.
@@ -107,7 +111,7 @@ class Recorder:
             reason = self._loop()
             if reason is not EndReason.TARGETS_ENDED:
                 self._program.detach()
-            while self._drain():
+            while self._drain() or self._answer():
                 pass
             if self._command is not None and reason in (EndReason.TARGETS_ENDED, EndReason.COMMAND_ENDED):
                 self._command.wait()  # its exit event comes before its status
@@ -126,6 +130,7 @@ class Recorder:
             self._ring.watch(self._command.pidfd)
         while True:
             busy = self._drain()
+            busy |= self._answer()
             self._tick()
             if not busy and not self._program.targets():
                 return EndReason.TARGETS_ENDED
@@ -147,7 +152,7 @@ class Recorder:
                     return EndReason.COMMAND_ENDED
 
     def _drain(self) -> bool:
-        """Take one batch, if there is one; then read what the kernel left to us."""
+        """Take one batch, if there is one, and note what the kernel left to us."""
         batch = self._ring.take(BATCH_BYTES)
         if not batch.consumed:
             return False
@@ -155,11 +160,9 @@ class Recorder:
             self._account(batch)
             if len(batch):
                 self._writer.append(batch)
-            requests = self._requests(batch)
+            self._request(batch)
         finally:
             self._ring.release(batch)
-        for request in requests:
-            self._write_own(request)
         return True
 
     def _account(self, batch: Batch) -> None:
@@ -169,38 +172,30 @@ class Recorder:
         self.discarded += batch.discarded
         self.malformed += batch.malformed
 
-    def _write_own(self, records: Iterable[bytes]) -> None:
-        """Write records that user space made, some megabytes at a time."""
-        pending: list[bytes] = []
-        size = 0
-        for record in records:
-            pending.append(record)
-            size += len(record)
-            if size >= BATCH_BYTES // 4:
-                self._append_own(pending)
-                pending, size = [], 0
-        if pending:
-            self._append_own(pending)
+    def _answer(self) -> bool:
+        """Write some of what was read from user space; False when nothing is left to read."""
+        records = self._late.take()
+        if records:
+            batch = split(np.frombuffer(b"".join(records), dtype=np.uint8))
+            self.records += len(batch)
+            self._writer.append(batch)
+        return bool(self._late)
 
-    def _append_own(self, records: list[bytes]) -> None:
-        batch = split(np.frombuffer(b"".join(records), dtype=np.uint8))
-        self.records += len(batch)
-        self._writer.append(batch)
-
-    def _requests(self, batch: Batch) -> list[Iterable[bytes]]:
-        """What the records of ``batch`` ask user space to read."""
-        requests: list[Iterable[bytes]] = []
+    def _request(self, batch: Batch) -> None:
+        """Have read what the records of ``batch`` leave to user space."""
         chosen = np.flatnonzero(batch.types == RecordType.MISSING)
         columns = (batch.column(chosen, RecordType.MISSING, name).tolist() for name in _MISSING_FIELDS)
-        for reason, pid, cause, address, pages in zip(*columns, strict=True):
+        for reason, pid, start, cause, address, pages in zip(*columns, strict=True):
             if reason in _ANSWERABLE and self._is_due(pid, address, pages):
-                requests.append(self._user_space.deferred(pid, cause, address, pages))
+                late = self._user_space.deferred(pid, start, cause, address, pages)
+                self._late.add(pid, late)
         chosen = np.flatnonzero(batch.types == RecordType.EVENT)
         kinds = batch.column(chosen, RecordType.EVENT, "kind")
         status = batch.column(chosen, RecordType.EVENT, "status")
         incomplete = (kinds == EventKind.EXEC) & ((status & np.uint64(Status.MAPPINGS_INCOMPLETE)) != 0)
-        pids = batch.column(chosen[incomplete], RecordType.EVENT, "pid").tolist()
-        return requests + [self._user_space.exec_mappings(pid) for pid in pids]
+        columns = (batch.column(chosen[incomplete], RecordType.EVENT, name).tolist() for name in _WHO_FIELDS)
+        for pid, start in zip(*columns, strict=True):
+            self._late.add(pid, self._user_space.exec_mappings(pid, start))
 
     def _is_due(self, pid: int, address: int, pages: int) -> bool:
         """Whether this run was not read a moment ago: hot regions ask thousands of times a second."""
@@ -228,6 +223,11 @@ class Recorder:
                 "late_pages": self._user_space.counts.read,
                 "gone_pages": self._user_space.counts.gone,
                 "late_skipped": self.late_skipped,
+                "refused_readings": self._user_space.counts.refused,
+                "unlisted_programs": self._user_space.counts.unlisted,
+                "abandoned_readings": self._late.abandoned,
+                "unsampled_threads": self.unsampled_threads,
+                "vanished_targets": self.vanished_targets,
                 "epochs": self._epochs.started,
                 "peak_ring_bytes": self._ring.peak_bytes,
             },
@@ -238,9 +238,17 @@ class Recorder:
         now = time.monotonic_ns()
         if now >= self._next_counters:
             self._next_counters = now + _COUNTERS_INTERVAL_NS
+            self._drop_vanished()
             self._writer.counters(self.counters())
             if self._observer is not None:
                 self._observer(self)
+
+    def _drop_vanished(self) -> None:
+        """Stop tracing processes whose end the kernel program did not see, lest we wait for ever."""
+        for pid in self._program.targets():
+            if not Path(f"/proc/{pid}").exists() and pid in self._program.targets():
+                self._program.remove_target(pid)
+                self.vanished_targets += 1
 
     def _finish(self, reason: EndReason, error: str | None) -> None:
         """Close the capture in order, as far as its file still takes anything."""
@@ -254,5 +262,6 @@ class Recorder:
 
     def close(self) -> None:
         """Free the ring and the stop signal; ``stop`` must not be called afterwards."""
+        self._late.close()
         self._ring.close()
         os.close(self._stop)

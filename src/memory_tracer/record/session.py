@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -51,8 +52,11 @@ class Session:
         for pid in pids:
             process.check_traceable(pid)
         self.output = output
-        self._pids = list(dict.fromkeys(pids))
+        self._pids = {pid: process.start_time_ns(pid) for pid in pids}
         with contextlib.ExitStack() as stack:
+            if pids:  # the sampler needs two files for each of their threads
+                limits = process.raise_file_limit()
+                stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
             self._program = Program(settings, Kernel())
             stack.callback(self._program.close)
             self._program.attach()  # to nobody yet; what fails, fails before a file is made
@@ -65,7 +69,7 @@ class Session:
 
             self._writer = CaptureWriter(
                 output,
-                capture_metadata(self._program, command, self._pids),
+                capture_metadata(self._program, command, list(self._pids)),
                 force=force,
                 size_limit=settings.size_limit,
                 owner=(user.uid, user.gid) if user is not None else None,
@@ -86,11 +90,11 @@ class Session:
         """Name the targets, let the command go, and record to the end. Call once."""
         if self.command is not None:
             self._program.add_target(self.command.pid, waits_for_exec=True)
-            self._program.sample(self.command.pid)
+            self.recorder.unsampled_threads += self._program.sample(self.command.pid)
             try:
                 self.command.release()
             except TargetError:
-                self.output.unlink(missing_ok=True)
+                self._writer.withdraw()
                 raise
         else:
             self._add_running_targets()
@@ -99,15 +103,11 @@ class Session:
 
     def _add_running_targets(self) -> None:
         """Trace the PIDs, sure that each is still the process it was when it was checked."""
-        for pid in self._pids:
-            try:
-                descriptor = os.pidfd_open(pid)
-            except OSError as error:
-                raise TargetError(f"process {pid} ended before it could be traced") from error
+        for pid, start in self._pids.items():
             self._program.add_target(pid)
-            self._program.sample(pid)
-            os.close(descriptor)
-            process.check_traceable(pid)
+            if not process.is_same(pid, start):
+                raise TargetError(f"process {pid} ended before it could be traced")
+            self.recorder.unsampled_threads += self._program.sample(pid)
 
     def stop(self) -> None:
         """End the recording soon; safe in signal handlers and from other threads."""

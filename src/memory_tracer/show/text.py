@@ -26,7 +26,8 @@ def print_view(capture: Capture, view: View, lines: Lines) -> None:
         screen.print(heading, style="bold")
     for run in view.runs():
         if run.content is None:
-            screen.print(describe_missing(run), style="red" if run.missing else "dim")
+            lost = run.missing not in (None, Missing.ABSENT)
+            screen.print(describe_missing(run), style="red" if lost else "dim")
             continue
         for text in lines(run.content, run.address):
             sys.stdout.write(text + "\n")
@@ -35,6 +36,8 @@ def print_view(capture: Capture, view: View, lines: Lines) -> None:
 def describe_missing(run: Run) -> str:
     """Return one line for bytes that are not there: where, how many and why."""
     where = f"{run.address:#014x}  {format_size(run.size)}"
+    if run.missing is Missing.ABSENT:
+        return f"{where} of zeros: never touched, or discarded"
     if run.missing is None:
         return f"{where} without record: never touched, or as in the file behind it"
     return f"{where} missing because {Missing(run.missing).sentence}"

@@ -105,7 +105,7 @@ def region_images(
     end = min(history.region.end if end is None else end, ADDRESS_END)
     kinds = sorted(REGION_KINDS)
     events = capture.events(pid=history.pid, start=start, end=end, until_ns=until_ns, kinds=kinds)
-    rows = capture.page_rows(pid=history.pid, start=start, end=end, until_ns=until_ns)
+    rows = capture.page_rows(absent=True, pid=history.pid, start=start, end=end, until_ns=until_ns)
     return images(_of_process(events, wanted), _of_process(rows, wanted))
 
 

@@ -188,6 +188,7 @@ COUNTERS = (
     "targets_full",
     "unpaired",
     "mapping_unknown",
+    "unlisted",
     "samples",
     "skipped",
 )
@@ -203,6 +204,10 @@ LOSS_COUNTERS = {
     "skipped": (
         "calls",
         "their region is so large and changes so often that it was not looked at; --exact helps",
+    ),
+    "unlisted": (
+        "occasions",
+        "a process had more executable mappings than are looked at on one occasion",
     ),
     "targets_full": ("processes", "more processes were traced than the kernel map holds"),
 }
