@@ -6,6 +6,7 @@ places: which variant of a program is loaded (``_selected``) and how the direct 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import struct
@@ -165,14 +166,12 @@ class Program:
             descriptor = self._kernel.open_sampler(tid, self.settings.sample_rate)
         except OSError as error:
             return has_ended(error)
-        try:
-            if descriptor >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED_FILES:
-                raise LoadError("too many open files")
-            self._object.attach_perf_event("sample__iterator", descriptor)
-        except LoadError:
-            os.close(descriptor)
-            return False
-        return True
+        if descriptor < resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED_FILES:
+            with contextlib.suppress(LoadError):
+                self._object.attach_perf_event("sample__iterator", descriptor)
+                return True
+        os.close(descriptor)
+        return False
 
     def remove_target(self, pid: int) -> None:
         """Stop tracing process ``pid``."""
