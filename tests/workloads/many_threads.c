@@ -13,7 +13,8 @@ static void *wait_for_the_end(void *unused)
 int main(int argc, char **argv)
 {
 	unsigned long count = argument(argc, argv, 1, 120);
-	struct content content = {.address = map(1, READ_WRITE), .pages = 1, .seed = argument(argc, argv, 2, 1)};
+	struct content content = {
+		.address = map(1, READ_WRITE), .pages = 1, .seed = argument(argc, argv, 2, 1)};
 	pthread_attr_t small;
 	pthread_t thread;
 	char byte;
