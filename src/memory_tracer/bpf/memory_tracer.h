@@ -188,8 +188,8 @@ enum trace_counter {
 	COUNTER_UNPAIRED,       /* call exits whose entry was not seen */
 	COUNTER_MAPPING_UNKNOWN,
 	COUNTER_UNLISTED, /* more mappings than are looked at on one occasion; the rest was left out */
-	COUNTER_SAMPLES, /* samples that fell into memory that can change without a call */
-	COUNTER_SKIPPED, /* calls on hot regions whose pages were not looked at: it took too long */
+	COUNTER_SAMPLES,  /* samples that fell into memory that can change without a call */
+	COUNTER_SKIPPED,  /* calls on hot regions whose pages were not looked at: it took too long */
 	COUNTER_COUNT,
 };
 
