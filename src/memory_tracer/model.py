@@ -115,6 +115,8 @@ class Status(enum.IntFlag):
     HOT = 1 << 6
     PARTIAL = 1 << 7
     MAPPINGS_INCOMPLETE = 1 << 8
+    RECENT = 1 << 9
+    VIEWED = 1 << 10
 
 
 #: Kinds that are no call: memory was looked at, and what had changed since was recorded.

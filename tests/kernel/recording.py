@@ -14,6 +14,7 @@ from time import monotonic
 
 import memory_tracer as mt
 from memory_tracer.model import EventKind
+from memory_tracer.record.settings import Settings
 from tests.workloads import PAGE_SIZE, TIME_LIMIT_SECONDS, Executable, Step, Workloads, parse
 
 TOOL = (sys.executable, "-m", "memory_tracer")
@@ -26,6 +27,14 @@ CALLS = frozenset({EventKind.MMAP, EventKind.MPROTECT, EventKind.PKEY_MPROTECT})
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(SOURCE), "NO_COLOR": "1"}
 
 Argument = str | int | Path
+
+#: Programs that were compiled a moment ago count as old: their own code is not copied.
+OLD_FILES = ("--file-age", "0")
+
+
+def old_files() -> Settings:
+    """Return settings with which every file counts as old: only deleted ones are copied."""
+    return Settings(files_since_ns=1 << 62)
 
 
 @dataclass(frozen=True)
@@ -235,7 +244,7 @@ class Recorder:
     def command(
         self,
         *command: Argument,
-        options: Sequence[Argument] = (),
+        options: Sequence[Argument] = OLD_FILES,
         stdin: bytes = b"",
         variables: Mapping[str, str] | None = None,
     ) -> Recording:
@@ -248,7 +257,9 @@ class Recorder:
         self, name: str, *arguments: Argument, options: Sequence[Argument] = (), stdin: bytes = b""
     ) -> Recording:
         """Record a workload, which must succeed."""
-        recording = self.command(self._workloads.path(name), *arguments, options=options, stdin=stdin)
+        recording = self.command(
+            self._workloads.path(name), *arguments, options=(*OLD_FILES, *options), stdin=stdin
+        )
         assert recording.ran.status == 0, recording.ran.err
         return recording
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from memory_tracer.record.kernel import Kernel
 from memory_tracer.record.settings import PAGE_LOOPS
 from tests.workloads import PAGE_SIZE, Executable, Workloads, parse
 
-from .recording import Argument, Ran, Recorder, Recording, await_that, recorded, tool
+from .recording import Argument, Ran, Recorder, Recording, await_that, old_files, recorded, tool
 
 pytestmark = pytest.mark.privileged
 
@@ -34,7 +34,9 @@ class Engine:
         """Record a workload to its end."""
         path = self.recorder.new_path()
         command = [str(self.workloads.path(name)), *map(str, arguments)]
-        with Tracer.spawn(command, output=path, settings=Settings(page_loop=self.page_loop)) as tracer:
+        with Tracer.spawn(
+            command, output=path, settings=replace(old_files(), page_loop=self.page_loop)
+        ) as tracer:
             list(tracer.pages())
         assert tracer.wait() == 0
         printed = self.capfd.readouterr()
@@ -93,7 +95,9 @@ def test_mappings_of_an_executed_program_are_known_with_every_page_loop(engine: 
     command = ["sh", "-c", f"exec {program} {engine.recorder.directory} {SEED} <{pipe}"]
     with (
         pipe.open("r+b", buffering=0) as target,
-        Tracer.spawn(command, output=path, settings=Settings(page_loop=engine.page_loop)) as tracer,
+        Tracer.spawn(
+            command, output=path, settings=replace(old_files(), page_loop=engine.page_loop)
+        ) as tracer,
     ):
         await_that(lambda: str(program) in _mapped_files(path), "the program's code is in the capture")
         target.write(b"\n\n")

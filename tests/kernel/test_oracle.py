@@ -20,6 +20,8 @@ from .recording import TOOL, Recorder, await_that, end_of, line_from, line_to, r
 
 pytestmark = pytest.mark.privileged
 
+NEVER = 1 << 62  # no file changed since then
+
 PROGRAMS = Path(__file__).parent.parent / "runtimes"
 
 #: Each runs one of the programs to its end, says so, and waits for a line.
@@ -50,7 +52,7 @@ WAITING = {
 def code_of(pid: int) -> dict[int, bytes]:
     """Return what ``pid`` has in executable memory of no linked file, without pages of zeros."""
     code: dict[int, bytearray] = {}
-    with ProcessMemory(pid) as memory:
+    with ProcessMemory(pid, files_since_ns=NEVER) as memory:
         for mapping in filter(_holds_generated_code, memory.mappings()):
             end, run = 0, bytearray()
             for address, content in _pages_of(memory, mapping):

@@ -10,6 +10,8 @@ import pytest
 from memory_tracer.model import Protection
 from memory_tracer.record.memory import Mapping, ProcessMemory, Source
 
+NEVER = 1 << 62  # no file changed since then
+
 _PROGRAM = "cat"  # waits for its input
 
 
@@ -34,7 +36,7 @@ def sources(memory: ProcessMemory, mapping: Mapping) -> set[Source]:
 
 
 def test_code_of_files_and_of_the_kernel_is_left_where_it_is(program: subprocess.Popen[bytes]) -> None:
-    with ProcessMemory(program.pid) as memory:
+    with ProcessMemory(program.pid, files_since_ns=NEVER) as memory:
         mappings = [mapping for mapping in executable(memory) if mapping.name != b"[vsyscall]"]
         assert any(mapping.linked for mapping in mappings)
         assert any(mapping.special for mapping in mappings)
@@ -43,7 +45,7 @@ def test_code_of_files_and_of_the_kernel_is_left_where_it_is(program: subprocess
 
 
 def test_memory_of_a_process_that_has_ended_is_gone(program: subprocess.Popen[bytes]) -> None:
-    with ProcessMemory(program.pid) as memory:
+    with ProcessMemory(program.pid, files_since_ns=NEVER) as memory:
         (stack,) = (mapping for mapping in memory.mappings() if mapping.name == b"[stack]")
         code = [mapping for mapping in executable(memory) if mapping.linked]
         page = stack.end - 4096

@@ -90,11 +90,15 @@ static __always_inline int enter_mprotect(struct trace_event_raw_sys_enter *ctx,
 	if ((protection_matters(arguments.protection) || arguments.previous_protection & PROT_EXEC) &&
 	    bpf_map_update_elem(&mprotect_args, &thread, &arguments, BPF_ANY))
 		count(COUNTER_ARGUMENTS_FULL, 1);
-	/* What was written while it was writable and executable, or through another mapping. */
+	/*
+	 * What was written while it was writable and executable, or through another mapping; and what
+	 * this process never made executable itself, because it inherited it.
+	 */
 	if (engine == ENGINE_ITERATOR && !(arguments.protection & PROT_EXEC) &&
 	    (arguments.status & STATUS_SEVERAL_MAPPINGS ||
 	     (arguments.previous_protection & PROT_EXEC &&
-	      (arguments.previous_protection & PROT_WRITE || mapping->flags & VM_SHARED))))
+	      (arguments.previous_protection & PROT_WRITE || mapping->flags & VM_SHARED ||
+	       !knows_region(target, arguments.address)))))
 		look_before(ctx, job, arguments.address, arguments.address + page_align(arguments.length),
 			    kind);
 	return 0;

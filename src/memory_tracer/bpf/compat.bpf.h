@@ -21,6 +21,8 @@
 
 #include "memory_tracer.h"
 
+#define NANOSECONDS 1000000000LL
+
 /* From uapi headers, which vmlinux.h does not carry as it has no macros. */
 #define PROT_READ 0x1
 #define PROT_WRITE 0x2
@@ -49,12 +51,17 @@
 #define VM_HUGETLB 0x00400000UL
 
 #define SIGNAL_GROUP_EXIT 0x4       /* include/linux/sched/signal.h */
+#define S_PRIVATE (1 << 9)          /* include/linux/fs.h: an inode that has no file descriptors */
 #define READ_IMPLIES_EXEC 0x0400000 /* include/uapi/linux/personality.h */
 #define MAP_FIXED 0x10
 #define MADV_DONTNEED 4
 #define MADV_FREE 8
 #define MADV_REMOVE 9
 #define MADV_DONTNEED_LOCKED 24
+#define MADV_GUARD_INSTALL 102
+#define IORING_OP_FALLOCATE 17 /* include/uapi/linux/io_uring.h */
+#define IORING_OP_MADVISE 25
+#define IORING_OP_FTRUNCATE 55
 #define TMPFS_MAGIC 0x01021994 /* include/uapi/linux/magic.h */
 
 /*
@@ -75,6 +82,37 @@ struct mm_struct___tree {
 struct vm_area_struct___tree {
 	struct rb_node vm_rb;
 } __attribute__((preserve_access_index));
+
+/* When an inode last changed has stood under three names (6.6: __i_ctime, 6.11: i_ctime_sec). */
+struct inode___timespec {
+	struct timespec64 i_ctime;
+} __attribute__((preserve_access_index));
+
+struct inode___accessors {
+	struct timespec64 __i_ctime;
+} __attribute__((preserve_access_index));
+
+struct inode___seconds {
+	time64_t i_ctime_sec;
+	u32 i_ctime_nsec;
+} __attribute__((preserve_access_index));
+
+/* Nanoseconds since the epoch. */
+static __always_inline __s64 change_time(struct inode *inode)
+{
+	struct inode___timespec *timespec = (void *)inode;
+	struct inode___accessors *accessors = (void *)inode;
+	struct inode___seconds *seconds = (void *)inode;
+
+	if (bpf_core_field_exists(seconds->i_ctime_sec))
+		return BPF_CORE_READ(seconds, i_ctime_sec) * NANOSECONDS +
+		       BPF_CORE_READ(seconds, i_ctime_nsec);
+	if (bpf_core_field_exists(accessors->__i_ctime))
+		return BPF_CORE_READ(accessors, __i_ctime.tv_sec) * NANOSECONDS +
+		       BPF_CORE_READ(accessors, __i_ctime.tv_nsec);
+	return BPF_CORE_READ(timespec, i_ctime.tv_sec) * NANOSECONDS +
+	       BPF_CORE_READ(timespec, i_ctime.tv_nsec);
+}
 
 /*
  * Open-coded iterators. Numbers: Linux 6.4 (06accc8779c1 "bpf: add support for open-coded
@@ -97,6 +135,21 @@ extern int bpf_iter_task_vma_new(struct bpf_iter_task_vma___open *it, struct tas
 				 __u64 addr) __weak __ksym;
 extern struct vm_area_struct *bpf_iter_task_vma_next(struct bpf_iter_task_vma___open *it) __weak __ksym;
 extern void bpf_iter_task_vma_destroy(struct bpf_iter_task_vma___open *it) __weak __ksym;
+
+/* Contexts of tracepoints that the oldest kernels lack: mmap_lock 5.11, io_uring_submit_req 5.19. */
+struct trace_event_raw_mmap_lock___any {
+	struct mm_struct *mm;
+	bool write;
+} __attribute__((preserve_access_index));
+
+struct trace_event_raw_io_uring_submit_req___any {
+	__u8 opcode;
+} __attribute__((preserve_access_index));
+
+/* Tasks by PID. Linux 6.2, from tracepoints 6.12; see CONFIG_OTHERS. */
+extern struct task_struct *bpf_task_acquire(struct task_struct *task) __weak __ksym;
+extern struct task_struct *bpf_task_from_pid(s32 pid) __weak __ksym;
+extern void bpf_task_release(struct task_struct *task) __weak __ksym;
 
 #ifndef bpf_repeat
 /*

@@ -53,8 +53,11 @@ static __always_inline long read_page(struct page_job *job, void *to, __u64 addr
 			return -1;
 		return to == job->scratch ? 0 : bpf_probe_read_kernel(to, PAGE_BYTES, job->scratch);
 	}
-	if (job->leave_no_trace && entry & ENTRY_PRESENT && !read_physical(job, to, index, entry))
+	if ((job->leave_no_trace || job->remote) && entry & ENTRY_PRESENT &&
+	    !read_physical(job, to, index, entry))
 		return 0;
+	if (job->remote)
+		return -1;
 	if (!bpf_probe_read_user(to, PAGE_BYTES, (void *)address))
 		return 0;
 	/* Execute-only memory (protection keys) refuses user reads, not us. */

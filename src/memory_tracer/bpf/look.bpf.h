@@ -26,11 +26,12 @@ struct {
 /* Whether the mapping can hold bytes that nobody has seen yet. */
 static __always_inline bool can_hide_bytes(const struct mapping_info *mapping)
 {
-	if (!(mapping->flags & VM_EXEC) || mapping->special)
+	if (!(mapping->flags & VM_EXEC))
 		return false;
-	if (!mapping->device)
-		return mapping->touched || mapping->flags & VM_SHARED;
-	return mapping->memory_file || mapping->unlinked || mapping->touched;
+	/* Of the kernel's own (the vDSO) and of files a process has copies of the pages it wrote to. */
+	if (mapping->touched)
+		return true;
+	return mapping->device ? mapping->by_value : mapping->flags & VM_SHARED && !mapping->special;
 }
 
 /* Look at job->mapping, as far as it lies within the range asked for. */
@@ -58,7 +59,10 @@ __noinline int look_at_mapping(void)
 	event->inode = 0;
 	event->device = 0;
 	event->file_offset = 0;
-	event->arguments[0] = job->look_before;
+	event->arguments[LOOK_BEFORE] = job->look_before;
+	event->arguments[LOOK_NUMBER] = job->look_call;
+	event->arguments[LOOK_COMPAT] = job->look_compat;
+	event->arguments[LOOK_CALLER] = bpf_get_current_pid_tgid() >> 32;
 	describe_backing(event, mapping);
 	if (!event_matters(event))
 		return 0;
@@ -86,24 +90,39 @@ static __always_inline int look(void)
 	struct page_job *job = this_job();
 	struct trace_target *target;
 	struct vm_area_struct *vma;
+	struct task_struct *task;
 	struct mm_struct *mm;
+	bool remote;
 	__u32 pid;
 
 	if (!job)
 		return 0;
-	pid = bpf_get_current_pid_tgid() >> 32;
+	pid = job->look_pid;
+	remote = pid != bpf_get_current_pid_tgid() >> 32;
 	target = bpf_map_lookup_elem(&targets, &pid);
 	if (!target)
 		return 0;
+	if (configured.flags & CONFIG_OTHERS)
+		task = remote ? bpf_task_from_pid(job->look_tid)
+			      : bpf_task_acquire(bpf_get_current_task_btf());
+	else
+		task = bpf_get_current_task_btf();
+	if (!task)
+		return 0;
+	if (!target->start_time_ns)
+		target->start_time_ns = start_time_of(task);
 	begin_event(job, target, EVENT_LOOK);
 	note_caller(&job->event);
-	mm = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), mm);
+	job->remote = remote;
+	if (remote)
+		describe_other(&job->event, task);
+	mm = BPF_CORE_READ(task, mm);
 	job->page_tables = mm ? (__u64)BPF_CORE_READ(mm, pgd) : 0;
 	job->hot = 1;
 	job->epoch = 0; /* no call has just flushed the translations */
 	job->pages_left = configured.page_limit;
 	job->mappings_left = LOOK_MAPPINGS;
-	bpf_iter_task_vma_new(&it, bpf_get_current_task_btf(), job->look_start);
+	bpf_iter_task_vma_new(&it, task, job->look_start);
 	while ((vma = bpf_iter_task_vma_next(&it))) {
 		struct mapping_info mapping = {};
 
@@ -123,6 +142,8 @@ static __always_inline int look(void)
 		look_at_mapping();
 	}
 	bpf_iter_task_vma_destroy(&it);
+	if (configured.flags & CONFIG_OTHERS)
+		bpf_task_release(task);
 	if (!job->has_closing)
 		return 0;
 	job->event = job->closing;
@@ -135,22 +156,29 @@ static __always_inline int look(void)
 	return 0;
 }
 
-/* Ask for a look at [start, end) before `before`. The program that calls this ends here. */
-static __always_inline void look_before(void *ctx, struct page_job *job, __u64 start, __u64 end, __u32 before)
+/* Say what the program that is called next shall look at: the caller's [start, end). */
+static __always_inline void ask_for_look(struct page_job *job, __u64 start, __u64 end, __u32 before)
 {
 	job->look_start = start;
 	job->look_end = end;
 	job->look_before = before;
+	job->look_call = 0;
+	job->look_compat = 0;
+	job->look_pid = bpf_get_current_pid_tgid() >> 32;
 	job->has_closing = 0;
+}
+
+/* Ask for a look at [start, end) before `before`. The program that calls this ends here. */
+static __always_inline void look_before(void *ctx, struct page_job *job, __u64 start, __u64 end, __u32 before)
+{
+	ask_for_look(job, start, end, before);
 	bpf_tail_call(ctx, &look_program, 0);
 }
 
 /* The same, with the event in preparation sent after it; at once, if this kernel cannot look. */
 static __always_inline void look_then_send(void *ctx, struct page_job *job, __u64 start, __u64 end)
 {
-	job->look_start = start;
-	job->look_end = end;
-	job->look_before = job->event.kind;
+	ask_for_look(job, start, end, job->event.kind);
 	job->closing = job->event;
 	job->has_closing = 1;
 	bpf_tail_call(ctx, &look_program, 0);

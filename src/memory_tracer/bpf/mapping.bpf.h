@@ -33,8 +33,13 @@ static __always_inline void read_mapping(struct vm_area_struct *vma, struct mapp
 		out->inode = BPF_CORE_READ(inode, i_ino);
 		out->device = BPF_CORE_READ(inode, i_sb, s_dev);
 		out->unlinked = BPF_CORE_READ(inode, i_nlink) == 0;
+		out->recent = change_time(inode) >= configured.files_since_ns;
 		out->memory_file = BPF_CORE_READ(inode, i_sb, s_magic) == TMPFS_MAGIC &&
 				   (out->unlinked || out->flags & VM_SHARED);
+		out->viewed = out->flags & VM_SHARED &&
+			      (!(BPF_CORE_READ(inode, i_flags) & S_PRIVATE) ||
+			       BPF_CORE_READ(inode, i_mapping, i_mmap_writable.counter) > 1);
+		out->by_value = out->unlinked || out->memory_file || out->recent;
 		out->file_offset = BPF_CORE_READ(vma, vm_pgoff) * PAGE_BYTES;
 	}
 }
@@ -212,6 +217,10 @@ static __always_inline void describe_backing(struct event_record *event, const s
 	event->file_offset = mapping->file_offset + (event->header.address - mapping->start);
 	if (mapping->unlinked)
 		event->status |= STATUS_UNLINKED;
+	if (mapping->recent)
+		event->status |= STATUS_RECENT;
+	if (mapping->viewed)
+		event->status |= STATUS_VIEWED;
 }
 
 #endif

@@ -10,6 +10,7 @@
  * repeat work that some kernel has (see enum loop_engine); the loader loads one of the three.
  */
 #include "calls.bpf.h"
+#include "changes.bpf.h"
 #include "sample.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -42,7 +43,7 @@ int enter_madvise__iterator(struct trace_event_raw_sys_enter *ctx)
 	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
 		return 0;
 	if (advice != MADV_DONTNEED && advice != MADV_FREE && advice != MADV_REMOVE &&
-	    advice != MADV_DONTNEED_LOCKED)
+	    advice != MADV_DONTNEED_LOCKED && advice != MADV_GUARD_INSTALL)
 		return 0;
 	find_mapping(job, start, ENGINE_ITERATOR); /* allocators do this to their data all the time */
 	mapping = &job->mapping;
@@ -50,6 +51,47 @@ int enter_madvise__iterator(struct trace_event_raw_sys_enter *ctx)
 		return 0;
 	look_before(ctx, job, start, start + length, EVENT_MADVISE);
 	return 0;
+}
+
+/*
+ * Attached to process_madvise, which may discard memory of any kind, and to the calls that cut a file
+ * or make holes in it, wherever it is mapped.
+ */
+SEC("?tracepoint/syscalls/sys_enter_ftruncate")
+int enter_discard__iterator(struct trace_event_raw_sys_enter *ctx)
+{
+	struct trace_target *target = current_target();
+	struct page_job *job = this_job();
+
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+		return 0;
+	ask_for_look(job, 0, ~0ULL, 0);
+	job->look_call = ctx->id;
+	bpf_tail_call(ctx, &look_program, 0);
+	return 0;
+}
+
+/* io_uring does the same without a system call for each. */
+SEC("?tracepoint/io_uring/io_uring_submit_req")
+int submit_request__iterator(struct trace_event_raw_io_uring_submit_req___any *ctx)
+{
+	struct trace_target *target = current_target();
+	struct page_job *job = this_job();
+	__u8 what = ctx->opcode;
+
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+		return 0;
+	if (what == IORING_OP_FALLOCATE || what == IORING_OP_MADVISE || what == IORING_OP_FTRUNCATE)
+		look_before(ctx, job, 0, ~0ULL, what == IORING_OP_MADVISE ? EVENT_MADVISE : 0);
+	return 0;
+}
+
+/* ---- before an address space changes ------------------------------------------------------- */
+
+SEC("?tracepoint/mmap_lock/mmap_lock_start_locking")
+int before_lock__iterator(struct trace_event_raw_mmap_lock___any *ctx)
+{
+	return before_lock(ctx);
 }
 
 /* ---- the end of an address space ------------------------------------------------------------- */

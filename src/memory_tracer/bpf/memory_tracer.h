@@ -36,13 +36,24 @@ enum event_kind {
 	EVENT_MADVISE = 7,
 	EVENT_BASELINE = 16,     /* executable already when the tracer attached (user space) */
 	EVENT_EXEC_MAPPING = 17, /* mapped by the kernel itself during execve */
-	EVENT_LOOK = 18,         /* looked at once more; arguments[0] says before which event */
+	EVENT_LOOK = 18,         /* looked at once more; enum look_argument tells why */
 	EVENT_SAMPLE = 19,       /* found executing by the sampler */
 	EVENT_FORK = 32,
 	EVENT_THREAD = 33,
 	EVENT_EXEC = 34,
 	EVENT_EXIT = 35,
 	EVENT_THREAD_EXIT = 36,
+};
+
+/*
+ * The arguments of a look: before which event it came; 0 when what was about to happen has no event
+ * of its own, but is system call `number` (of the 32-bit ABI if `compat`) of process `caller`.
+ */
+enum look_argument {
+	LOOK_BEFORE = 0,
+	LOOK_NUMBER = 1,
+	LOOK_COMPAT = 2,
+	LOOK_CALLER = 3,
 };
 
 /* Bits of record_header.flags. */
@@ -62,6 +73,8 @@ enum event_status {
 	STATUS_HOT = 1 << 6,                 /* pages compared in the kernel; unchanged ones not sent */
 	STATUS_PARTIAL = 1 << 7,             /* the call failed after changing a part */
 	STATUS_MAPPINGS_INCOMPLETE = 1 << 8, /* exec: not every mapping could be listed in the kernel */
+	STATUS_VIEWED = 1 << 10,             /* shared memory that can be written to elsewhere */
+	STATUS_RECENT = 1 << 9,              /* backed by a file that changed lately: recorded by its bytes */
 };
 
 /* Why bytes are not in a record. Values are part of the file format: append only. */
@@ -201,6 +214,7 @@ enum configuration_flags {
 	CONFIG_ANY_UID = 1 << 3,             /* no filter by user */
 	CONFIG_ANY_COMM = 1 << 4,            /* no filter by name */
 	CONFIG_EXACT = 1 << 5,               /* compare every page of every call, however long it takes */
+	CONFIG_OTHERS = 1 << 6,              /* look at a process when another one is about to change it */
 };
 
 /* Words of the page hash's key: one for each word of a page, for each of two lanes. */
@@ -219,6 +233,7 @@ struct trace_configuration {
 	__u32 page_limit;   /* pages read per call; the rest is deferred */
 	__u32 physical_gib; /* how far physical addresses reach, to look for the direct map */
 	__u32 reserved;
+	__s64 files_since_ns; /* files whose inode changed since are recorded by their bytes; epoch */
 	char comm[COMM_BYTES];
 	__u64 hash_key[HASH_KEY_WORDS]; /* secret, random */
 };

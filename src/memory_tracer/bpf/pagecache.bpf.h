@@ -5,7 +5,8 @@
  * Shared memory (a memfd, System V, an anonymous MAP_SHARED such as PHP's JIT buffer) that is not
  * in this process's page tables is either a hole, which reads as zeros, or has bytes that somebody
  * else wrote. Only the second is missing from a capture. The page cache knows: it is an XArray,
- * whose leaves hold 64 pages each (lib/xarray.c, include/linux/xarray.h).
+ * whose leaves hold 64 pages each (lib/xarray.c, include/linux/xarray.h). Of files on disk it holds
+ * what was written or read lately.
  */
 #ifndef PAGECACHE_BPF_H
 #define PAGECACHE_BPF_H
@@ -96,6 +97,7 @@ __noinline __u64 find_cached_page(__u64 inode_address, __u64 index)
 		first = entry >> 2;
 		bpf_core_read(&entry, sizeof(entry), &node->slots[first % XA_SLOTS]);
 	}
+	job->cached_folio = entry;
 	if (!entry || entry & 3)
 		return 0;                  /* a hole, in swap, or changing */
 	if (!job->leaf && job->leaf_shift) /* a folio larger than a leaf: aligned to its size */
@@ -106,6 +108,16 @@ __noinline __u64 find_cached_page(__u64 inode_address, __u64 index)
 static __always_inline __u64 physical_of(__u64 page)
 {
 	return (page - page_array_base) / bpf_core_type_size(struct page) * PAGE_BYTES;
+}
+
+/* Before that, a page is still being read from disk, or was allocated and not yet cleared. */
+static __always_inline bool is_up_to_date(__u64 folio)
+{
+	__u64 flags = 0;
+
+	bpf_probe_read_kernel(&flags, sizeof(flags),
+			      (void *)(folio + bpf_core_field_offset(struct page, flags)));
+	return flags >> bpf_core_enum_value(enum pageflags, PG_uptodate) & 1;
 }
 
 /*
@@ -119,7 +131,7 @@ __noinline int read_cached_page(__u64 inode_address, __u64 index)
 	if (!job || !page_array_base)
 		return -1;
 	job->cached_page = find_cached_page(inode_address, index);
-	if (job->cached_page < page_array_base)
+	if (job->cached_page < page_array_base || !is_up_to_date(job->cached_folio))
 		return -1;
 	if (bpf_probe_read_kernel(job->scratch, PAGE_BYTES,
 				  (void *)(direct_map_base + physical_of(job->cached_page))))

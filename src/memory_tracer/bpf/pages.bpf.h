@@ -9,10 +9,10 @@
 #define BOUNDED_STEPS 4096
 #define LOOP_STEPS 65536
 
-/* Shared memory and memfds: absent pages may have bytes all the same, and their cache tells. */
+/* Absent pages of a file may have bytes all the same, and their cache tells. */
 static __always_inline bool needs_page_cache(const struct mapping_info *mapping)
 {
-	return mapping->known && mapping->memory_file && !(mapping->flags & VM_HUGETLB);
+	return mapping->known && mapping->by_value && !(mapping->flags & VM_HUGETLB);
 }
 
 static __always_inline bool is_private_memory(const struct mapping_info *mapping)
@@ -25,7 +25,7 @@ static __always_inline void add_absent(struct page_job *job, __u64 address, __u6
 {
 	struct mapping_info *mapping = &job->mapping;
 
-	if (is_private_memory(mapping) || (needs_page_cache(mapping) && !cached)) {
+	if (is_private_memory(mapping) || (needs_page_cache(mapping) && mapping->memory_file && !cached)) {
 		if (!job->hot || job->listing) {
 			add_missing(address, pages, MISSING_ABSENT);
 		} else {
@@ -34,7 +34,7 @@ static __always_inline void add_absent(struct page_job *job, __u64 address, __u6
 		}
 	} else if (job->listing) {
 		return;
-	} else if (mapping->known && mapping->device && !mapping->unlinked && !mapping->memory_file) {
+	} else if (mapping->special || (mapping->known && mapping->device && !mapping->by_value)) {
 		job->outcome.in_file += pages;
 		count(COUNTER_IN_FILE, pages);
 	} else {

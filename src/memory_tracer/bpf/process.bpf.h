@@ -75,6 +75,7 @@ static __always_inline void begin_event(struct page_job *job, struct trace_targe
 	job->compared = 0;
 	job->discovered = 0;
 	job->listing = 0;
+	job->remote = 0;
 	event->header.version = WIRE_VERSION;
 	event->header.type = RECORD_EVENT;
 	event->header.size = sizeof(*event);
@@ -90,6 +91,18 @@ static __always_inline void begin_event(struct page_job *job, struct trace_targe
 	event->namespace_pid = inner_id(BPF_CORE_READ(task, group_leader));
 	event->namespace_tid = inner_id(task);
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
+}
+
+/* The event is about the process of `task`, and not about the caller. */
+static __always_inline void describe_other(struct event_record *event, struct task_struct *task)
+{
+	event->header.pid = BPF_CORE_READ(task, tgid);
+	event->header.tid = BPF_CORE_READ(task, pid);
+	event->uid = BPF_CORE_READ(task, cred, uid.val);
+	event->cgroup_id = 0;
+	event->namespace_pid = inner_id(BPF_CORE_READ(task, group_leader));
+	event->namespace_tid = inner_id(task);
+	bpf_probe_read_kernel_str(event->comm, sizeof(event->comm), &task->comm);
 }
 
 /* Where in the target's code the call came from. */
@@ -192,7 +205,7 @@ __noinline int send_exec_mapping(void)
 	job->event_sent = 0;
 	job->missing_reason = 0;
 	__builtin_memset(&job->outcome, 0, sizeof(job->outcome));
-	if (mapping->special || (event->device && !mapping->unlinked))
+	if (mapping->special || (event->device && !mapping->by_value))
 		job->outcome.in_file = event->page_count;
 	else if (!event->device && !mapping->touched)
 		job->outcome.absent = event->page_count;

@@ -18,6 +18,18 @@ static __always_inline bool failed(__s64 result)
 	return result < 0 && result >= -MAX_ERRNO;
 }
 
+/* Whether a call on a region that starts at `address` was seen. */
+static __always_inline bool knows_region(const struct trace_target *target, __u64 address)
+{
+	struct region_key key = {
+		.start_time_ns = target->start_time_ns,
+		.address = address,
+		.pid = bpf_get_current_pid_tgid() >> 32,
+	};
+
+	return bpf_map_lookup_elem(&regions, &key) != NULL;
+}
+
 /* A region of this size is worth comparing the second time; 16 MiB. */
 #define LARGE_REGION (16ULL << 20)
 

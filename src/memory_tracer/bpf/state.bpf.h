@@ -169,7 +169,10 @@ struct mapping_info {
 	__u8 touched;     /* anonymous: has had a page (anon_vma set) */
 	__u8 special;     /* the kernel's own, such as the vDSO */
 	__u8 memory_file; /* shared memory or a memfd: what is not in memory is a hole */
-	__u8 reserved[7];
+	__u8 by_value;    /* of a file that may not be there later as it is now: its bytes are taken */
+	__u8 recent;      /* likewise, and the reason is that it changed lately */
+	__u8 viewed;      /* shared, and others may write to it: a second mapping, or a file descriptor */
+	__u8 reserved[4];
 };
 
 /* NAME_MAX, and its NUL. */
@@ -186,19 +189,20 @@ struct path_walk {
 struct page_job {
 	__u64 cursor;
 	__u64 end;
-	__u64 page_tables; /* pgd of the process, as a kernel address */
-	__u64 group;       /* address of the 64 pages being looked at */
-	__u64 limit;       /* first address after what they share with the region and its mapping */
-	__u64 span;        /* read_entries' answer, and where it found the entries: */
-	__u64 source;      /* kernel address of the first */
-	__u64 source_step; /* bytes from one to the next; 0: all pages are parts of one huge page */
-	__u64 huge_entry;  /* that page's entry */
-	__u64 cached;      /* find_cached_pages' answer */
-	__u64 untouched;   /* find_untouched_pages' answer */
-	__u64 leaf;        /* find_leaf's answer */
-	__u64 cached_page; /* read_cached_page's source, as found before */
-	__u64 leaf_entry;  /* likewise */
-	__u64 leaf_shift;  /* likewise: pages that leaf_entry covers, as a power of two */
+	__u64 page_tables;  /* pgd of the process, as a kernel address */
+	__u64 group;        /* address of the 64 pages being looked at */
+	__u64 limit;        /* first address after what they share with the region and its mapping */
+	__u64 span;         /* read_entries' answer, and where it found the entries: */
+	__u64 source;       /* kernel address of the first */
+	__u64 source_step;  /* bytes from one to the next; 0: all pages are parts of one huge page */
+	__u64 huge_entry;   /* that page's entry */
+	__u64 cached;       /* find_cached_pages' answer */
+	__u64 untouched;    /* find_untouched_pages' answer */
+	__u64 leaf;         /* find_leaf's answer */
+	__u64 cached_page;  /* read_cached_page's source, as found before */
+	__u64 cached_folio; /* what that is a part of: the slot's entry */
+	__u64 leaf_entry;   /* likewise */
+	__u64 leaf_shift;   /* likewise: pages that leaf_entry covers, as a power of two */
 	__u64 missing_start;
 	__u64 missing_pages;
 	__u32 missing_reason; /* 0: no run open */
@@ -218,8 +222,13 @@ struct page_job {
 	struct path_walk path;
 	__u64 look_start; /* what the last look is for; see look.bpf.h */
 	__u64 look_end;
+	__u64 look_call;   /* number of the system call it comes before, if look_before does not say it */
 	__u32 look_before; /* enum event_kind */
+	__u32 look_pid;    /* whose memory; usually the caller's own */
+	__u32 look_tid;    /* a thread that has it */
+	__u32 look_compat; /* the system call is one of the 32-bit ABI */
 	__u32 has_closing;
+	__u32 remote; /* the memory is not the caller's */
 	struct event_record closing;
 	__u64 entries[GROUP_PAGES]; /* page-table entries of the current group */
 	__u8 scratch[PAGE_BYTES];

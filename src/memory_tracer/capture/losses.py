@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..model import Loss, Missing, Protection
+from ..model import Loss, Missing, Protection, Status
 from ..wire.layout import FLAG_LATE, LOSS_COUNTERS, SEQUENCE_CPU_SHIFT
 from .decode import missing_reason
 from .filters import is_region_event
@@ -117,11 +117,16 @@ def _missing_pages(index: Index, relations: Relations) -> Iterator[Loss]:
 
 
 def _unwatched_regions(relations: Relations) -> Iterator[Loss]:
-    """Memory that can be written and executed at once changes without any call to record it at."""
+    """Memory that can be written while it is executable changes without any call to record it at.
+
+    It is writable itself, or shared with another mapping or an open file that can be written to.
+    """
     events = relations.events[: relations.recorded_count]
     processes = relations.event_process[: relations.recorded_count]
     both = Protection.WRITE | Protection.EXEC
-    open_to_writes = is_region_event(events) & ((events["protection"] & both) == both)
+    protection, viewed = events["protection"], (events["status"] & np.uint32(Status.VIEWED)) != 0
+    open_to_writes = ((protection & both) == both) | (viewed & ((protection & Protection.EXEC) != 0))
+    open_to_writes &= is_region_event(events)
     open_to_writes &= (events["result"] >= 0) | (events["result"] < -_MAX_ERRNO)
     chosen = np.flatnonzero(open_to_writes)
     starts = set(zip(processes[chosen].tolist(), events["address"][chosen].tolist(), strict=True))
@@ -130,7 +135,7 @@ def _unwatched_regions(relations: Relations) -> Iterator[Loss]:
             "unwatched-writes",
             len(starts),
             "regions",
-            "they were writable and executable at once; what came and went between two looks is not recorded",
+            "they could be written to while executable; what came and went between two looks is not recorded",
         )
 
 

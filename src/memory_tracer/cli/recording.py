@@ -17,7 +17,14 @@ import click
 from ..errors import UsageError
 from ..model import EventKind
 from ..record.launch import User
-from ..record.settings import DEFAULT_RING_BYTES, DEFAULT_SIZE_LIMIT, ProtectionFilter, Settings
+from ..record.settings import (
+    DEFAULT_RING_BYTES,
+    DEFAULT_SIZE_LIMIT,
+    RECENT_SECONDS,
+    ProtectionFilter,
+    Settings,
+    recently,
+)
 
 if TYPE_CHECKING:
     from ..record.session import Session
@@ -106,6 +113,13 @@ _OPTIONS = (
         help="Compare every page of every call, however much that slows the target.",
     ),
     click.option(
+        "--file-age",
+        type=click.FloatRange(min=0),
+        default=RECENT_SECONDS,
+        show_default=True,
+        help="Copy mapped files that changed within so many seconds before the recording, or during it.",
+    ),
+    click.option(
         "--sample-rate",
         type=click.IntRange(0, 20000),
         default=Settings().sample_rate,
@@ -144,6 +158,7 @@ def settings_from(options: dict[str, Any]) -> Settings:
         size_limit=options["max_size"],
         exact=options["exact"],
         sample_rate=options["sample_rate"],
+        files_since_ns=recently(options["file_age"]),
     )
 
 

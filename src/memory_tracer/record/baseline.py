@@ -67,7 +67,7 @@ class UserSpaceReader:
         parent = process.parent_pid(pid)
         if not self._is_wanted(pid, name):
             return
-        with ProcessMemory(pid) as memory:
+        with ProcessMemory(pid, files_since_ns=self._settings.files_since_ns) as memory:
             yield self._encoder.command_line(who, memory.command_line())
             for mapping in memory.mappings():
                 if self._matters(mapping, kind):
@@ -104,8 +104,10 @@ class UserSpaceReader:
         if mapping.inode:
             yield self._encoder.path(who, mapping.device, mapping.inode, mapping.path)
         status = Status.PREVIOUS_UNKNOWN
-        status |= Status.SHARED if mapping.shared else Status.NONE
+        # From here nobody can tell whether others map it, too.
+        status |= Status.SHARED | Status.VIEWED if mapping.shared else Status.NONE
         status |= Status.UNLINKED if mapping.unlinked else Status.NONE
+        status |= Status.RECENT if mapping.linked and memory.is_recent(mapping) else Status.NONE
         sequence, record = self._encoder.event(
             who,
             mapping.start,
@@ -131,7 +133,7 @@ class UserSpaceReader:
             if not process.is_same(pid, start_time_ns):
                 raise ProcessLookupError
             who = self._identity(pid)
-            with ProcessMemory(pid) as memory:
+            with ProcessMemory(pid, files_since_ns=self._settings.files_since_ns) as memory:
                 for mapping in memory.mappings():
                     if mapping.start < end and address < mapping.end:
                         start, stop = max(address, mapping.start), min(end, mapping.end)

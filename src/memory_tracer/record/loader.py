@@ -32,12 +32,29 @@ _SHARED_PROGRAMS: Final = {
         "sys_exit_shmat",
     ),
     "enter_execve": ("sys_enter_execve", "sys_enter_execveat"),
+    "enter_discard": (
+        "sys_enter_process_madvise",
+        "sys_enter_ftruncate",
+        "sys_enter_truncate",
+        "sys_enter_fallocate",
+    ),
 }
 
 #: Programs that are called by others or by us, never attached.
 _UNATTACHED: Final = ("find_direct_map", "look__iterator", "sample__iterator")
 #: Programs that walk over VMAs (bpf_iter_task_vma_new, Linux 6.7).
-_VMA_PROGRAMS: Final = ("look", "sample", "enter_execve", "enter_exit_group", "enter_madvise")
+_VMA_PROGRAMS: Final = (
+    "look",
+    "sample",
+    "enter_execve",
+    "enter_exit_group",
+    "enter_madvise",
+    "enter_discard",
+    "submit_request",
+    "before_lock",
+)
+#: Programs whose tracepoints a kernel can be built without.
+_OPTIONAL: Final = ("submit_request__iterator", "before_lock__iterator")
 
 #: ``struct bpf_raw_tracepoint_args`` with twelve arguments, none of which is looked at.
 _RAW_TRACEPOINT_CONTEXT: Final = bytes(12 * 8)
@@ -70,6 +87,14 @@ class Program:
         kernel.btf  # noqa: B018 - without BTF nothing loads: say so before libbpf does
         self.page_loop = settings.page_loop or kernel.page_loop
         self.looks_last = self.page_loop == "iterator" and kernel.knows("bpf_iter_task_vma_new")
+        try:
+            self._load(looks_at_others=self.looks_last and kernel.knows("bpf_task_from_pid"))
+        except LoadError:
+            # Before Linux 6.12 tracepoints may not use that function, which BTF does not tell.
+            self._load(looks_at_others=False)
+
+    def _load(self, *, looks_at_others: bool) -> None:
+        self.looks_at_others = looks_at_others
         self._object = Object(self.library, OBJECT_PATH)
         try:
             self._programs = self._select()
@@ -100,7 +125,9 @@ class Program:
         return chosen
 
     def _configure(self) -> None:
-        configuration = self.settings.pack(self._kernel.physical_mask, self._kernel.physical_gib)
+        configuration = self.settings.pack(
+            self._kernel.physical_mask, self._kernel.physical_gib, looks_at_others=self.looks_at_others
+        )
         offset = self._object.variable_offset(".rodata", "configured")
         self._object.map(".rodata").write_initial(offset, configuration)
         self._object.map("events").set_max_entries(self.settings.ring_bytes)
@@ -120,13 +147,21 @@ class Program:
                 if kind == "tracepoint":
                     category, _, tracepoint = event.partition("/")
                     for each in _SHARED_PROGRAMS.get(name.partition("__")[0], (tracepoint,)):
-                        descriptor = self._kernel.open_tracepoint(category, each)
-                        self._object.attach_perf_event(name, descriptor)
+                        self._attach_tracepoint(name, category, each)
                 else:
                     self._object.attach(name)
         except (LoadError, PrivilegeError, UnsupportedError):
             self._object.detach()
             raise
+
+    def _attach_tracepoint(self, name: str, category: str, tracepoint: str) -> None:
+        try:
+            descriptor = self._kernel.open_tracepoint(category, tracepoint)
+        except UnsupportedError:
+            if name not in _OPTIONAL:
+                raise
+            return
+        self._object.attach_perf_event(name, descriptor)
 
     @property
     def events(self) -> Map:

@@ -9,6 +9,7 @@ Sources: proc(5), Documentation/admin-guide/mm/pagemap.rst, process_vm_readv(2).
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import enum
 import os
@@ -77,7 +78,7 @@ class Source(enum.Enum):
     """Where the bytes of a page are."""
 
     PROCESS = enum.auto()  # in its page tables or in swap
-    MAPPING = enum.auto()  # in a file that nobody can look up later
+    MAPPING = enum.auto()  # in a file that nobody can look up later, or not as it is now
     FILE = enum.auto()  # in a file that can be looked up, or the kernel's own: not read
     NOWHERE = enum.auto()  # anonymous and never touched: zeros, not read
 
@@ -92,10 +93,10 @@ class Run:
     source: Source = Source.PROCESS
 
 
-def _source(mapping: Mapping, entry: int) -> Source:
+def _source(mapping: Mapping, entry: int, *, recent: bool) -> Source:
     """Tell from a page's pagemap entry where to read it."""
     here = entry & (_PRESENT | _SWAPPED) != 0
-    if mapping.linked or mapping.special:
+    if (mapping.linked and not recent) or mapping.special:
         # Of a private mapping the process has copies of the pages it (or a debugger) wrote to.
         return Source.PROCESS if here and not entry & _OF_FILE else Source.FILE
     if here:
@@ -127,8 +128,13 @@ def parse_mapping(line: bytes) -> Mapping | None:
 class ProcessMemory:
     """The memory of process ``pid``, as long as it lives. A context manager."""
 
-    def __init__(self, pid: int) -> None:
-        """Open the process's files under /proc; raises OSError when it is gone or not ours to read."""
+    def __init__(self, pid: int, *, files_since_ns: int) -> None:
+        """Open the process's files under /proc; raises OSError when it is gone or not ours to read.
+
+        Files that changed since ``files_since_ns`` (since epoch) are read, others only named.
+        """
+        self._files_since_ns = files_since_ns
+        self._recent: dict[tuple[int, int], bool] = {}
         self._task = living_thread(pid)
         self._directory = Path(f"/proc/{self._task}")
         self._pagemap = os.open(self._directory / "pagemap", os.O_RDONLY | os.O_CLOEXEC)
@@ -169,7 +175,8 @@ class ProcessMemory:
 
     def _read_chunk(self, mapping: Mapping, start: int, end: int) -> Iterator[Run]:
         position = start
-        sources = (_source(mapping, entry) for entry in self._entries(start, end))
+        recent = mapping.linked and self.is_recent(mapping)
+        sources = (_source(mapping, entry, recent=recent) for entry in self._entries(start, end))
         for source, group in groupby(sources):
             pages = sum(1 for _ in group)
             if source is Source.PROCESS:
@@ -179,6 +186,23 @@ class ProcessMemory:
             else:
                 yield Run(position, pages, None, source)
             position += pages * PAGE_SIZE
+
+    def is_recent(self, mapping: Mapping) -> bool:
+        """Whether the file behind ``mapping`` changed lately, its inode included (stat(2): ctime)."""
+        file = mapping.device, mapping.inode
+        if file not in self._recent:
+            self._recent[file] = self._change_time(mapping) >= self._files_since_ns
+        return self._recent[file]
+
+    def _change_time(self, mapping: Mapping) -> int:
+        if self._file_systems.can_be_read(mapping.device):
+            with contextlib.suppress(OSError):
+                return self._link(mapping).stat().st_ctime_ns
+        return 0
+
+    def _link(self, mapping: Mapping) -> Path:
+        """The file behind ``mapping``, wherever its name is."""
+        return self._directory / "map_files" / f"{mapping.start:x}-{mapping.end:x}"
 
     def _entries(self, start: int, end: int) -> list[int]:
         """The pagemap entry of each page; one that cannot be read counts as present and never written to."""
@@ -230,7 +254,7 @@ class ProcessMemory:
         """Read from the file behind ``mapping``, even a deleted one, without faulting pages in."""
         if not self._file_systems.can_be_read(mapping.device):
             return b""
-        name = self._directory / "map_files" / f"{mapping.start:x}-{mapping.end:x}"
+        name = self._link(mapping)
         try:
             if not stat.S_ISREG(name.stat().st_mode):
                 return self._read_process(address, pages)  # opening a device may act on it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import struct
+import time
 from dataclasses import dataclass, field
 
 from ..errors import UsageError
@@ -11,11 +12,11 @@ from ..model import EventKind, Protection
 from ..wire.layout import COMM_BYTES, PAGE_BYTES
 
 #: Bits of ``trace_configuration.flags``.
-_FOLLOW, _EXCLUDE_FILE_BACKED, _DEBUG, _ANY_UID, _ANY_COMM, _EXACT = (1 << n for n in range(6))
+_FOLLOW, _EXCLUDE_FILE_BACKED, _DEBUG, _ANY_UID, _ANY_COMM, _EXACT, _OTHERS = (1 << n for n in range(7))
 
 _HASH_KEY_WORDS = 2 * PAGE_BYTES // 8
 #: ``struct trace_configuration`` of memory_tracer.h.
-_CONFIGURATION = struct.Struct(f"<3Q8I{COMM_BYTES}s{_HASH_KEY_WORDS}Q")
+_CONFIGURATION = struct.Struct(f"<3Q8Iq{COMM_BYTES}s{_HASH_KEY_WORDS}Q")
 
 #: Ways in which the program can repeat work; see ``enum loop_engine`` in bpf/mapping.bpf.h.
 PAGE_LOOPS = ("iterator", "callback", "bounded")
@@ -24,6 +25,17 @@ MIN_RING_BYTES = PAGE_BYTES
 MAX_RING_BYTES = 1 << 30
 DEFAULT_RING_BYTES = 64 << 20
 DEFAULT_SIZE_LIMIT = 16 << 30
+#: A file that changed so shortly before the recording may well be gone after it.
+RECENT_SECONDS = 300
+
+
+#: Files are stamped with a clock that is behind by a tick (CONFIG_HZ is 100 at least), not more.
+_STAMP_ERROR_NS = 20_000_000
+
+
+def recently(seconds: float) -> int:
+    """What counts as recent for a recording that begins now: the time in nanoseconds since epoch."""
+    return time.time_ns() - int(seconds * 1e9) - _STAMP_ERROR_NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,8 @@ class Settings:
     exact: bool = False
     debug: bool = False
     page_loop: str | None = None
+    #: Mapped files that changed since (nanoseconds since epoch) are recorded by their bytes.
+    files_since_ns: int = field(default_factory=lambda: recently(RECENT_SECONDS))
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -86,7 +100,7 @@ class Settings:
                 f"a process name has at most {COMM_BYTES - 1} bytes: {self.comm!r} never matches"
             )
 
-    def pack(self, physical_mask: int, physical_gib: int) -> bytes:
+    def pack(self, physical_mask: int, physical_gib: int, *, looks_at_others: bool = False) -> bytes:
         """The bytes of ``struct trace_configuration``, with a fresh secret hash key."""
         flags = _FOLLOW if self.follow else 0
         flags |= _EXCLUDE_FILE_BACKED if self.exclude_file_backed else 0
@@ -94,6 +108,7 @@ class Settings:
         flags |= _ANY_UID if self.uid is None else 0
         flags |= _ANY_COMM if self.comm is None else 0
         flags |= _EXACT if self.exact else 0
+        flags |= _OTHERS if looks_at_others else 0
         mask = (1 << 64) - 1 if self.kinds is None else sum(1 << kind for kind in self.kinds)
         return _CONFIGURATION.pack(
             mask,
@@ -107,6 +122,7 @@ class Settings:
             self.page_limit,
             physical_gib,
             0,
+            self.files_since_ns,
             (self.comm or "").encode(),
             *struct.unpack(f"<{_HASH_KEY_WORDS}Q", secrets.token_bytes(8 * _HASH_KEY_WORDS)),
         )
@@ -121,4 +137,5 @@ class Settings:
             "exclude_file_backed": self.exclude_file_backed,
             "uid": self.uid,
             "comm": self.comm,
+            "files_since_ns": self.files_since_ns,
         }

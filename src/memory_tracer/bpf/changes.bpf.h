@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Before an address space changes: the look that comes when somebody asks for its lock.
+ *
+ * Whoever maps, moves, cuts off or protects memory takes the lock of the address space to write;
+ * whoever reaches into another process's memory takes it to read. Asking for it is a tracepoint of
+ * its own, so it sees what tracepoints of system calls do not: calls of the 32-bit ABI (int $0x80),
+ * which works in 64-bit programs, and writes from outside. What is about to happen stands in the
+ * registers with which the thread entered the kernel.
+ */
+#ifndef CHANGES_BPF_H
+#define CHANGES_BPF_H
+
+#include "region.bpf.h"
+
+/* A system call in progress, with the numbers and arguments of whichever ABI it came by. */
+struct call {
+	__u64 number;
+	__u64 arguments[5];
+	bool compat;
+};
+
+/* What a call may do to [start, end) of an address space. */
+struct change {
+	__u64 start;
+	__u64 end;
+};
+
+#define EVERYTHING ((struct change){0, ~0ULL})
+#define NOTHING ((struct change){0, 0})
+
+/* Pages of one write from outside that are looked at first; it asks for the lock once for each. */
+#define WRITTEN_PAGES 1024
+
+/* Numbers of the calls, here (asm/unistd_64.h) and in the 32-bit ABI (asm/unistd_32.h). */
+enum {
+	NATIVE_WRITE = 1,
+	NATIVE_BRK = 12,
+	NATIVE_PWRITE = 18,
+	NATIVE_WRITEV = 20,
+	NATIVE_MREMAP = 25,
+	NATIVE_SHMAT = 30,
+	NATIVE_SHMDT = 67,
+	NATIVE_PTRACE = 101,
+	NATIVE_REMAP_FILE_PAGES = 216,
+	NATIVE_PWRITEV = 296,
+	NATIVE_PROCESS_VM_WRITEV = 311,
+	NATIVE_PWRITEV2 = 328,
+	NATIVE_PROCESS_MADVISE = 440,
+
+	COMPAT_PTRACE = 26,
+	COMPAT_BRK = 45,
+	COMPAT_OLD_MMAP = 90,
+	COMPAT_MUNMAP = 91,
+	COMPAT_IPC = 117,
+	COMPAT_MPROTECT = 125,
+	COMPAT_MREMAP = 163,
+	COMPAT_MMAP = 192,
+	COMPAT_MADVISE = 219,
+	COMPAT_REMAP_FILE_PAGES = 257,
+	COMPAT_PKEY_MPROTECT = 380,
+	COMPAT_SHMDT = 398,
+};
+
+#define MREMAP_FIXED 2
+#define PTRACE_POKETEXT 4
+#define PTRACE_POKEDATA 5
+
+/* arch/x86/include/asm/thread_info.h */
+#define TS_COMPAT 0x2
+struct thread_info___x86 {
+	__u32 status;
+} __attribute__((preserve_access_index));
+struct task_struct___x86 {
+	struct thread_info___x86 thread_info;
+} __attribute__((preserve_access_index));
+
+static __always_inline void read_call(struct call *call)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct task_struct___x86 *x86 = (void *)task;
+	struct pt_regs *registers = (void *)bpf_task_pt_regs(task);
+
+	call->compat = bpf_core_field_exists(x86->thread_info.status) &&
+		       BPF_CORE_READ(x86, thread_info.status) & TS_COMPAT;
+#if defined(__TARGET_ARCH_x86)
+	call->number = BPF_CORE_READ(registers, orig_ax);
+	if (call->compat) {
+		call->arguments[0] = (__u32)BPF_CORE_READ(registers, bx);
+		call->arguments[1] = (__u32)BPF_CORE_READ(registers, cx);
+		call->arguments[2] = (__u32)BPF_CORE_READ(registers, dx);
+		call->arguments[3] = (__u32)BPF_CORE_READ(registers, si);
+		call->arguments[4] = (__u32)BPF_CORE_READ(registers, di);
+		return;
+	}
+#else
+	call->number = ~0ULL; /* the numbers above are not this machine's */
+#endif
+	call->arguments[0] = PT_REGS_PARM1_CORE_SYSCALL(registers);
+	call->arguments[1] = PT_REGS_PARM2_CORE_SYSCALL(registers);
+	call->arguments[2] = PT_REGS_PARM3_CORE_SYSCALL(registers);
+	call->arguments[3] = PT_REGS_PARM4_CORE_SYSCALL(registers);
+	call->arguments[4] = PT_REGS_PARM5_CORE_SYSCALL(registers);
+}
+
+static __always_inline struct change pages_at(__u64 address, __u64 length)
+{
+	__u64 start = address & ~(PAGE_BYTES - 1ULL);
+
+	if (address + length < address)
+		return (struct change){start, ~0ULL};
+	return (struct change){start, start + page_align(address + length - start)};
+}
+
+/* mremap takes away the old range, and with MREMAP_FIXED what is at the new one. */
+static __always_inline struct change moved_pages(const __u64 *arguments)
+{
+	struct change old = pages_at(arguments[0], arguments[1]);
+	struct change new = pages_at(arguments[4], arguments[2]);
+
+	if (!(arguments[3] & MREMAP_FIXED))
+		return old;
+	return (struct change){old.start < new.start ? old.start : new.start,
+			       old.end > new.end ? old.end : new.end};
+}
+
+/* The heap ends at mm->brk; a smaller end cuts off what is above. */
+static __always_inline struct change cut_heap(const struct mm_struct *mm, __u64 end)
+{
+	return (struct change){end & ~(PAGE_BYTES - 1ULL), BPF_CORE_READ(mm, brk)};
+}
+
+/* What the caller may take away from its own memory, beyond what calls.bpf.h sees. */
+static __always_inline struct change own_change(const struct call *call, const struct mm_struct *mm)
+{
+	const __u64 *arguments = call->arguments;
+
+	if (!call->compat) {
+		switch (call->number) {
+		case NATIVE_MREMAP:
+			return moved_pages(arguments);
+		case NATIVE_BRK:
+			return cut_heap(mm, arguments[0]);
+		case NATIVE_SHMAT:
+		case NATIVE_SHMDT:
+		case NATIVE_REMAP_FILE_PAGES:
+			return EVERYTHING;
+		}
+		return NOTHING;
+	}
+	switch (call->number) {
+	case COMPAT_MPROTECT:
+	case COMPAT_PKEY_MPROTECT:
+	case COMPAT_MUNMAP:
+	case COMPAT_MADVISE:
+		return pages_at(arguments[0], arguments[1]);
+	case COMPAT_MMAP:
+		return arguments[3] & MAP_FIXED ? pages_at(arguments[0], arguments[1]) : NOTHING;
+	case COMPAT_MREMAP:
+		return moved_pages(arguments);
+	case COMPAT_BRK:
+		return cut_heap(mm, arguments[0]);
+	case COMPAT_OLD_MMAP: /* its arguments are in memory */
+	case COMPAT_IPC:
+	case COMPAT_SHMDT:
+	case COMPAT_REMAP_FILE_PAGES:
+		return EVERYTHING;
+	}
+	return NOTHING;
+}
+
+/* Where the open file `descriptor` of the current process stands. */
+static __always_inline __u64 file_position(__u64 descriptor)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct file **files = BPF_CORE_READ(task, files, fdt, fd), *file = NULL;
+
+	bpf_probe_read_kernel(&file, sizeof(file), &files[descriptor]);
+	return BPF_CORE_READ(file, f_pos);
+}
+
+static __always_inline struct change written_pages(__u64 address, __u64 length)
+{
+	return pages_at(address, length < WRITTEN_PAGES * PAGE_BYTES ? length : WRITTEN_PAGES * PAGE_BYTES);
+}
+
+/* What a process_vm_writev writes to: its first piece, or anything if it has several. */
+static __always_inline struct change written_vectors(const __u64 *arguments)
+{
+	struct {
+		__u64 address;
+		__u64 length;
+	} piece = {};
+
+	if (arguments[4] != 1 || bpf_probe_read_user(&piece, sizeof(piece), (void *)arguments[3]))
+		return EVERYTHING;
+	return pages_at(piece.address, piece.length);
+}
+
+/* What a call that reaches into memory through /proc/PID/mem, ptrace or the like may change there. */
+static __always_inline struct change reached_change(const struct call *call)
+{
+	const __u64 *arguments = call->arguments;
+
+	if (call->compat)
+		return call->number == COMPAT_PTRACE && arguments[0] != PTRACE_POKETEXT &&
+				       arguments[0] != PTRACE_POKEDATA
+			       ? NOTHING
+			       : EVERYTHING;
+	switch (call->number) {
+	case NATIVE_PTRACE:
+		if (arguments[0] == PTRACE_POKETEXT || arguments[0] == PTRACE_POKEDATA)
+			return pages_at(arguments[2], sizeof(__u64));
+		return NOTHING;
+	case NATIVE_PROCESS_VM_WRITEV:
+		return written_vectors(arguments);
+	case NATIVE_PWRITE:
+		return written_pages(arguments[3], arguments[2]);
+	case NATIVE_WRITE:
+		return written_pages(file_position(arguments[0]), arguments[2]);
+	case NATIVE_WRITEV:
+	case NATIVE_PWRITEV:
+	case NATIVE_PWRITEV2:
+	case NATIVE_PROCESS_MADVISE:
+		return EVERYTHING;
+	}
+	return NOTHING;
+}
+
+/* The kernel knows who owns an address space where it counts memory by groups (CONFIG_MEMCG). */
+struct mm_struct___owned {
+	struct task_struct *owner;
+} __attribute__((preserve_access_index));
+
+static __always_inline struct task_struct *owner_of(struct mm_struct *mm)
+{
+	struct mm_struct___owned *owned = (void *)mm;
+	struct task_struct *owner;
+
+	if (!bpf_core_field_exists(owned->owner))
+		return NULL;
+	owner = BPF_CORE_READ(owned, owner);
+	/* An address space that execve is still building is not yet what its owner has. */
+	return BPF_CORE_READ(owner, mm) == mm ? owner : NULL;
+}
+
+static __always_inline int before_lock(struct trace_event_raw_mmap_lock___any *ctx)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	__u32 pid = bpf_get_current_pid_tgid() >> 32, tid = bpf_get_current_pid_tgid();
+	struct mm_struct *mm = ctx->mm;
+	struct page_job *job = this_job();
+	struct change change = NOTHING;
+	struct trace_target *target;
+	bool own = BPF_CORE_READ(task, mm) == mm;
+	struct call call = {};
+
+	if (!own) {
+		if (!(configured.flags & CONFIG_OTHERS) || !have_page_tables())
+			return 0;
+		task = owner_of(mm);
+		pid = BPF_CORE_READ(task, tgid);
+		tid = BPF_CORE_READ(task, pid);
+	}
+	target = bpf_map_lookup_elem(&targets, &pid);
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+		return 0;
+	read_call(&call);
+	if (!own)
+		change = reached_change(&call);
+	else if (ctx->write)
+		change = own_change(&call, mm);
+	else if (!call.compat) /* its own memory, through /proc/self/mem */
+		change = reached_change(&call);
+	if (change.start >= change.end)
+		return 0;
+	ask_for_look(job, change.start, change.end, 0);
+	job->look_call = call.number;
+	job->look_compat = call.compat;
+	job->look_pid = pid;
+	job->look_tid = tid;
+	bpf_tail_call(ctx, &look_program, 0);
+	return 0;
+}
+
+#endif
