@@ -18,6 +18,7 @@ from .bench import Bench, Measurement
 from .bystander import Bystander
 from .document import render
 from .flips import Bursts, Flips
+from .generators.command import generators
 from .runtimes import Runtimes
 from .startup import Startup
 from .tracers import BenchmarkError
@@ -26,11 +27,16 @@ _DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 _ROUNDS, _QUICK_ROUNDS, _QUICK_SCALE = 5, 1, 0.25
 
 
-@click.command()
+@click.group(invoke_without_command=True)
+@click.pass_context
 @click.option("--quick", is_flag=True, help="One small round: under a minute, and not very exact.")
 @click.option("--write", is_flag=True, help="Also replace docs/benchmarks.md.")
-def main(quick: bool, write: bool) -> None:
+def main(context: click.Context, quick: bool, write: bool) -> None:
     """Measure what tracing costs, beside no tracing and strace, and print it as Markdown."""
+    if context.invoked_subcommand is not None:
+        if quick or write:
+            raise click.UsageError(f"put the options behind {context.invoked_subcommand!r}")
+        return
     if quick and write:
         raise click.UsageError("a quick run is not exact enough to be written; leave out --quick")
     rounds = _QUICK_ROUNDS if quick else _ROUNDS
@@ -76,6 +82,8 @@ def _run_round(measurement: Measurement, number: int, rounds: int) -> None:
     seconds = time.monotonic() - started
     click.echo(f"round {number + 1} of {rounds}: {measurement.title} ({seconds:.0f} s)", err=True)
 
+
+main.add_command(generators)
 
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")

@@ -11,6 +11,9 @@ from benchmarks.bench import Bench
 from benchmarks.bystander import Bystander
 from benchmarks.document import render
 from benchmarks.flips import Bursts, Case, Flips
+from benchmarks.generators.measure import Subject
+from benchmarks.generators.programs import GENERATORS
+from benchmarks.generators.table import render as render_generators
 from benchmarks.samples import Spread, rotated
 from benchmarks.startup import Startup
 from benchmarks.tables import Table
@@ -77,6 +80,22 @@ def test_first_instruction_lies_between_start_and_end(bench: Bench) -> None:
         for sample in startup.samples[tracer.name]:
             assert sample.first_ns is not None
             assert 0 < sample.first_ns < sample.end_ns
+
+
+@pytest.mark.privileged
+def test_code_that_a_generator_dumps_is_compared_with_the_capture(bench: Bench) -> None:
+    generator = next(one for one in GENERATORS if one.name == "LuaJIT")
+    if not generator.installed:
+        pytest.skip("luajit is not installed")
+    subject = Subject(bench, generator)
+    subject.run_round(0)
+    (measured,) = subject.rounds
+    assert measured.same_output
+    assert measured.comparison.every_version.total > 0
+    assert measured.comparison.every_version.exact == measured.comparison.every_version.total
+    text = render_generators([(generator, subject.rounds), (GENERATORS[0], [])], "Linux 0")
+    assert "| LuaJIT " in text
+    assert "Not installed where this was measured: Node." in text
 
 
 def test_command_that_fails_is_an_error_with_its_last_words(bench: Bench) -> None:

@@ -1,0 +1,1 @@
+"""How much of what real code generators say they generated is in the capture."""
