@@ -40,7 +40,7 @@ class Comparison:
 
     every_version: Share
     last_state: Share
-    losses: Mapping[str, tuple[int, str]]
+    losses: Mapping[str, int]
 
 
 class _Files:
@@ -83,7 +83,7 @@ def compare(path: Path, pid: int, codes: list[Code]) -> Comparison:
         for page in capture.pages(missing=False, pid=pid):
             if page.address // PAGE_SIZE in wanted and page.content is not None:
                 contents[page.address // PAGE_SIZE][page.content] = None
-        losses = {loss.reason: (loss.count, loss.unit) for loss in capture.losses}
+        losses = {loss.reason: loss.count for loss in capture.losses}
     generations = {number: tuple(found) for number, found in contents.items()}
     return Comparison(share(pieces, generations), share(last_state(generated), generations), losses)
 

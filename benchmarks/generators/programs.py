@@ -23,7 +23,7 @@ class Generator:
 
     In ``command``, ``prepare`` and ``dump``, ``{programs}`` is where our scripts are and ``{directory}``
     one to write to; in ``dump`` and ``leftover`` also ``{pid}`` is the process's. ``oracle`` is the
-    dump's name for readers.
+    dump's name for readers, ``package`` a Python package that it needs.
     """
 
     name: str
@@ -34,14 +34,14 @@ class Generator:
     parse: Callable[[bytes], list[dumps.Code]]
     prepare: tuple[str, ...] = ()
     leftover: tuple[str, ...] = ()
+    package: str | None = None
 
     @property
     def installed(self) -> bool:
         """Whether everything that is started is there."""
-        needed = [self.version[0], *self.prepare[:1]]
-        if self.name == "Numba" and importlib.util.find_spec("numba") is None:
+        if self.package and importlib.util.find_spec(self.package) is None:
             return False
-        return all(shutil.which(program) for program in needed)
+        return all(shutil.which(program) for program in (self.version[0], *self.prepare[:1]))
 
     def release(self) -> str:
         """Return the version that the program itself tells."""
@@ -73,6 +73,7 @@ _ERLANG_VERSION = (
     *("erl", "-noshell", "-eval"),
     "io:put_chars(erlang:system_info(otp_release)), halt().",
 )
+_PACKAGE_VERSION = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))"
 
 GENERATORS = (
     Generator(
@@ -173,10 +174,20 @@ GENERATORS = (
     Generator(
         name="Numba",
         command=(sys.executable, "{programs}/functions_numba.py", "60", "{directory}/dump"),
-        version=(sys.executable, "-c", "import numba; print(numba.__version__)"),
+        version=(sys.executable, "-c", _PACKAGE_VERSION, "numba"),
         oracle="the program, at each function",
         dump="{directory}/dump",
         parse=dumps.plain,
+        package="numba",
+    ),
+    Generator(
+        name="Wasmtime",
+        command=(sys.executable, "{programs}/functions_wasmtime.py", "300"),
+        version=(sys.executable, "-c", _PACKAGE_VERSION, "wasmtime"),
+        oracle="jitdump",
+        dump="{directory}/jit-{pid}.dump",
+        parse=dumps.jitdump,
+        package="wasmtime",
     ),
     Generator(
         name="Mono",

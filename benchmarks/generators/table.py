@@ -81,9 +81,10 @@ def _percent(shares: Sequence[Share], part: Callable[[Share], int]) -> str:
 
 
 def _losses(rounds: Sequence[Round]) -> str:
-    reasons = {reason: unit for one in rounds for reason, (_, unit) in one.comparison.losses.items()}
+    """Name each reason with its count; what the counts are of, docs/limitations.md says."""
+    reasons = dict.fromkeys(reason for one in rounds for reason in one.comparison.losses)
     texts = []
-    for reason, unit in reasons.items():
-        counts = Spread.of(one.comparison.losses.get(reason, (0, unit))[0] for one in rounds)
-        texts.append(f"`{reason}`: {counts.text(unit, digits=0)}")
-    return "; ".join(texts) or "nothing"
+    for reason in reasons:
+        counts = Spread.of(one.comparison.losses.get(reason, 0) for one in rounds)
+        texts.append(f"`{reason}` {counts.text('', digits=0)}")
+    return ", ".join(texts) or "nothing"

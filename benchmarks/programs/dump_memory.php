@@ -5,7 +5,11 @@
 $out = fopen(getenv("DUMP"), "w");
 $memory = fopen("/proc/self/mem", "r");
 stream_set_read_buffer($memory, 0);
-foreach (preg_grep('# ..xs .*/dev/zero#', file("/proc/self/maps")) as $mapping) {
+foreach (file("/proc/self/maps") as $mapping) {
+    // No regular expressions here: PHP compiles those, too.
+    if (!str_contains($mapping, "xs ") || !str_contains($mapping, "/dev/zero")) {
+        continue;
+    }
     [$address, $end] = array_map("hexdec", explode("-", strtok($mapping, " ")));
     for (fseek($memory, $address); $address < $end; $address += 4096) {
         $page = fread($memory, 4096);
