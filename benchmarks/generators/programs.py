@@ -41,7 +41,13 @@ class Generator:
         """Whether everything that is started is there."""
         if self.package and importlib.util.find_spec(self.package) is None:
             return False
-        return all(shutil.which(program) for program in (self.version[0], *self.prepare[:1]))
+        return all(shutil.which(program) for program in (self.program, self.version[0], *self.prepare[:1]))
+
+    @property
+    def program(self) -> str:
+        """The command's own name, without the variables that it is started with."""
+        words = [word for word in self.command if word != "env" and "=" not in word]
+        return words[0]
 
     def release(self) -> str:
         """Return the version that the program itself tells."""
@@ -83,6 +89,26 @@ GENERATORS = (
         oracle="jitdump",
         dump="{directory}/jit-{pid}.dump",
         parse=dumps.jitdump,
+    ),
+    Generator(
+        name="JavaScriptCore",
+        command=(
+            *("env", "JSC_useJITDump=1", "JSC_jitDumpDirectory={directory}"),
+            *("jsc", "{programs}/functions_jsc.js", "--", "1000"),
+        ),
+        # Its shell does not tell its version.
+        version=("dpkg-query", "--show", "libjavascriptcoregtk-4.0-bin"),
+        oracle="jitdump",
+        dump="{directory}/jit-{pid}.dump",
+        parse=dumps.jitdump,
+    ),
+    Generator(
+        name="gjs, SpiderMonkey",
+        command=("gjs", "{programs}/functions_gjs.js", "1000", "{directory}/dump"),
+        version=("gjs", "--version"),
+        oracle="its memory, every 100 functions",
+        dump="{directory}/dump",
+        parse=dumps.snapshots,
     ),
     Generator(
         name="LuaJIT",
