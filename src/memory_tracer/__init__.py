@@ -28,7 +28,19 @@ from .errors import (
     UnsupportedError,
     UsageError,
 )
-from .model import Event, EventKind, Loss, Missing, Outcome, Page, Process, Protection, Region, Status
+from .model import (
+    Event,
+    EventKind,
+    Loss,
+    Missing,
+    MissingRun,
+    Outcome,
+    Page,
+    Process,
+    Protection,
+    Region,
+    Status,
+)
 
 if TYPE_CHECKING:
     from .analyze.regions import RegionHistory
@@ -48,6 +60,7 @@ __all__ = [
     "Loss",
     "Missing",
     "MissingExtraError",
+    "MissingRun",
     "NotCapturedError",
     "Outcome",
     "OutputError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -19,8 +20,9 @@ def ids_held_by(pid: int) -> set[Identity]:
     """Return kind and id of every BPF program, map and link behind a descriptor of process ``pid``."""
     held = set()
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
-        for kind, number in re.findall(r"^(prog|map|link)_id:\s*(\d+)$", info.read_text(), re.MULTILINE):
-            held.add((kind, int(number)))
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            for kind, number in re.findall(r"^(prog|map|link)_id:\s*(\d+)$", info.read_text(), re.MULTILINE):
+                held.add((kind, int(number)))
     return held
 
 

@@ -31,6 +31,7 @@
 #define ENOENT 2
 #define ENOMEM 12
 #define EACCES 13
+#define EBUSY 16
 #define MAX_ERRNO 4095
 
 /* System call numbers (asm/unistd.h). */
@@ -53,7 +54,9 @@
 #define SIGNAL_GROUP_EXIT 0x4       /* include/linux/sched/signal.h */
 #define S_PRIVATE (1 << 9)          /* include/linux/fs.h: an inode that has no file descriptors */
 #define READ_IMPLIES_EXEC 0x0400000 /* include/uapi/linux/personality.h */
+#define MAP_SHARED 0x01             /* also set in MAP_SHARED_VALIDATE */
 #define MAP_FIXED 0x10
+#define MAP_ANONYMOUS 0x20
 #define MADV_DONTNEED 4
 #define MADV_FREE 8
 #define MADV_REMOVE 9
@@ -92,6 +95,7 @@ struct inode___accessors {
 	struct timespec64 __i_ctime;
 } __attribute__((preserve_access_index));
 
+#define I_CTIME_QUERIED (1U << 31) /* include/linux/fs.h, since Linux 6.13 */
 struct inode___seconds {
 	time64_t i_ctime_sec;
 	u32 i_ctime_nsec;
@@ -106,7 +110,7 @@ static __always_inline __s64 change_time(struct inode *inode)
 
 	if (bpf_core_field_exists(seconds->i_ctime_sec))
 		return BPF_CORE_READ(seconds, i_ctime_sec) * NANOSECONDS +
-		       BPF_CORE_READ(seconds, i_ctime_nsec);
+		       (BPF_CORE_READ(seconds, i_ctime_nsec) & ~I_CTIME_QUERIED);
 	if (bpf_core_field_exists(accessors->__i_ctime))
 		return BPF_CORE_READ(accessors, __i_ctime.tv_sec) * NANOSECONDS +
 		       BPF_CORE_READ(accessors, __i_ctime.tv_nsec);

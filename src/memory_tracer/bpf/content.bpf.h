@@ -53,6 +53,12 @@ static __always_inline long read_page(struct page_job *job, void *to, __u64 addr
 			return -1;
 		return to == job->scratch ? 0 : bpf_probe_read_kernel(to, PAGE_BYTES, job->scratch);
 	}
+	/*
+	 * Another process goes on running: what its mapping did not allow to be written to, and its page
+	 * table does, has stopped being executable since the mapping was looked at.
+	 */
+	if (job->remote && entry & ENTRY_WRITABLE && !(job->mapping.flags & VM_WRITE))
+		return -1;
 	if ((job->leave_no_trace || job->remote) && entry & ENTRY_PRESENT &&
 	    !read_physical(job, to, index, entry))
 		return 0;
@@ -133,9 +139,16 @@ __noinline int forget_page(__u64 address)
 	return 0;
 }
 
-/* Note a page of a region that is compared: what user space finds there later, it finds unseen by us. */
-static __always_inline void add_unread(__u64 address, __u32 reason)
+/*
+ * Note a page of a region that is compared: what user space finds there later, it finds unseen by us.
+ * A pass leaves it to the next.
+ */
+static __always_inline void add_unread(struct page_job *job, __u64 address, __u32 reason)
 {
+	if (job->passing) {
+		job->outcome.deferred++;
+		return;
+	}
 	forget_page(address);
 	add_missing(address, 1, reason);
 }
@@ -153,7 +166,7 @@ __noinline int compare_page(__u64 address, __u64 entry)
 	if (!job)
 		return 0;
 	if (read_page(job, job->scratch, address, entry, &flags)) {
-		add_unread(address, unread_reason(entry));
+		add_unread(job, address, unread_reason(entry));
 		return 0;
 	}
 	hash_scratch(job);
@@ -176,7 +189,7 @@ __noinline int compare_page(__u64 address, __u64 entry)
 	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
 	if (!record) {
 		next_sequence();
-		add_unread(address, MISSING_RING_FULL);
+		add_unread(job, address, MISSING_RING_FULL);
 		return 0;
 	}
 	if (bpf_probe_read_kernel(record->content, PAGE_BYTES, job->scratch)) {

@@ -31,7 +31,17 @@ static __always_inline bool can_hide_bytes(const struct mapping_info *mapping)
 	/* Of the kernel's own (the vDSO) and of files a process has copies of the pages it wrote to. */
 	if (mapping->touched)
 		return true;
-	return mapping->device ? mapping->by_value : mapping->flags & VM_SHARED && !mapping->special;
+	if (!mapping->device)
+		return mapping->flags & VM_SHARED && !mapping->special;
+	return mapping->unlinked || mapping->memory_file || mapping->changed;
+}
+
+/* What is left of a recent file's bytes after so many pages is left to user space: the file is there. */
+#define RECENT_PAGES 256
+
+static __always_inline bool is_only_recent(const struct mapping_info *mapping)
+{
+	return mapping->recent && !mapping->unlinked && !mapping->memory_file;
 }
 
 /* Look at job->mapping, as far as it lies within the range asked for. */
@@ -40,6 +50,7 @@ __noinline int look_at_mapping(void)
 	struct page_job *job = this_job();
 	struct event_record *event;
 	struct mapping_info *mapping;
+	__u32 left, allowed;
 	__u64 start, end;
 
 	if (!job)
@@ -73,11 +84,98 @@ __noinline int look_at_mapping(void)
 	job->event_sent = 0;
 	job->missing_reason = 0;
 	__builtin_memset(&job->outcome, 0, sizeof(job->outcome));
+	left = job->pages_left;
+	if (is_only_recent(mapping) && left > RECENT_PAGES)
+		job->pages_left = RECENT_PAGES;
+	allowed = job->pages_left;
 	take_pages(job, ENGINE_ITERATOR);
-	if (job->event_sent)
+	job->pages_left = left - (allowed - job->pages_left);
+	if (job->event_sent && !job->passing)
 		list_absent(job, 0, ENGINE_ITERATOR);
 	send_outcome(job);
 	return 0;
+}
+
+/* Pages compared in one step of a pass, while which nothing else runs on this CPU. */
+#define PASS_PAGES 512
+#define PASS_SKIPS 64
+
+/*
+ * Pages that passes may send: so many per millisecond, and saved up to so many. A heap that changes
+ * all the time shall not flood the capture.
+ */
+#define PASS_RATE 8
+#define PASS_CREDIT 4096
+
+static __always_inline bool may_pass(struct trace_target *target)
+{
+	__u64 now = bpf_ktime_get_ns();
+
+	target->pass_credit += (now - target->pass_ns) / 1000000 * PASS_RATE;
+	if (target->pass_credit > PASS_CREDIT)
+		target->pass_credit = PASS_CREDIT;
+	target->pass_ns = now;
+	return target->pass_credit > 0;
+}
+
+/* What to do about a mapping. */
+enum choice {
+	CHOICE_LOOK = 1 << 0,
+	CHOICE_STOP = 1 << 1,
+};
+
+/* Narrow the look down to the next pages of job->mapping, and note where the pass goes on. */
+__noinline int choose_pages(void)
+{
+	struct page_job *job = this_job();
+	struct trace_target *target;
+	__u64 end, start;
+	__u32 pid;
+
+	if (!job)
+		return CHOICE_STOP;
+	pid = job->look_pid;
+	target = bpf_map_lookup_elem(&targets, &pid);
+	if (!target)
+		return CHOICE_STOP;
+	end = job->mapping.end;
+	start = job->look_start > job->mapping.start ? job->look_start : job->mapping.start;
+	if (!needs_page_cache(&job->mapping)) {
+#pragma clang loop unroll(disable)
+		for (int i = 0; i < PASS_SKIPS && start < end; i++) {
+			if (read_entries(start & ~(GROUP_BYTES - 1ULL)))
+				break;
+			start = (start & ~(job->span - 1)) + job->span;
+		}
+	}
+	job->look_start = start;
+	job->look_end = start + PASS_PAGES * PAGE_BYTES;
+	target->pass_cursor = job->look_end < end ? job->look_end : end;
+	return start < end ? CHOICE_LOOK | CHOICE_STOP : CHOICE_STOP;
+}
+
+/* Decide about the mapping of job->vma, and make it job->mapping. */
+__noinline int choose_mapping(void)
+{
+	struct page_job *job = this_job();
+	struct mapping_info *mapping;
+
+	if (!job)
+		return CHOICE_STOP;
+	mapping = &job->mapping;
+	note_mapping();
+	if (mapping->start >= job->look_end)
+		return CHOICE_STOP;
+	if (!(mapping->flags & VM_EXEC))
+		return 0;
+	if (!job->mappings_left) {
+		count(COUNTER_UNLISTED, 1);
+		return CHOICE_STOP;
+	}
+	job->mappings_left--;
+	if (!can_hide_bytes(mapping) && !(job->look_before == EVENT_EXEC_MAPPING && mapping->recent))
+		return 0;
+	return job->passing ? choose_pages() : CHOICE_LOOK;
 }
 
 /*
@@ -92,8 +190,9 @@ static __always_inline int look(void)
 	struct vm_area_struct *vma;
 	struct task_struct *task;
 	struct mm_struct *mm;
-	bool remote;
+	bool remote, passing;
 	__u32 pid;
+	int choice;
 
 	if (!job)
 		return 0;
@@ -111,9 +210,11 @@ static __always_inline int look(void)
 		return 0;
 	if (!target->start_time_ns)
 		target->start_time_ns = start_time_of(task);
+	passing = job->passing;
 	begin_event(job, target, EVENT_LOOK);
 	note_caller(&job->event);
 	job->remote = remote;
+	job->passing = passing;
 	if (remote)
 		describe_other(&job->event, task);
 	mm = BPF_CORE_READ(task, mm);
@@ -122,26 +223,21 @@ static __always_inline int look(void)
 	job->epoch = 0; /* no call has just flushed the translations */
 	job->pages_left = configured.page_limit;
 	job->mappings_left = LOOK_MAPPINGS;
-	bpf_iter_task_vma_new(&it, task, job->look_start);
+	if (passing)
+		target->pass_cursor = 0; /* unless something is left */
+	if (bpf_iter_task_vma_new(&it, task, job->look_start) == -EBUSY)
+		count(COUNTER_MISSED_LOOKS, 1);
 	while ((vma = bpf_iter_task_vma_next(&it))) {
-		struct mapping_info mapping = {};
-
-		if (vma->vm_start >= job->look_end)
+		job->vma = (__u64)vma;
+		choice = choose_mapping();
+		if (choice & CHOICE_LOOK)
+			look_at_mapping();
+		if (choice & CHOICE_STOP)
 			break;
-		if (!(vma->vm_flags & VM_EXEC))
-			continue;
-		if (!job->mappings_left) {
-			count(COUNTER_UNLISTED, 1);
-			break;
-		}
-		job->mappings_left--;
-		read_mapping(vma, &mapping);
-		if (!can_hide_bytes(&mapping))
-			continue;
-		job->mapping = mapping;
-		look_at_mapping();
 	}
 	bpf_iter_task_vma_destroy(&it);
+	if (passing)
+		target->pass_credit -= job->outcome.captured;
 	if (configured.flags & CONFIG_OTHERS)
 		bpf_task_release(task);
 	if (!job->has_closing)
@@ -164,6 +260,7 @@ static __always_inline void ask_for_look(struct page_job *job, __u64 start, __u6
 	job->look_before = before;
 	job->look_call = 0;
 	job->look_compat = 0;
+	job->passing = 0;
 	job->look_pid = bpf_get_current_pid_tgid() >> 32;
 	job->has_closing = 0;
 }

@@ -34,6 +34,7 @@ static __always_inline void read_mapping(struct vm_area_struct *vma, struct mapp
 		out->device = BPF_CORE_READ(inode, i_sb, s_dev);
 		out->unlinked = BPF_CORE_READ(inode, i_nlink) == 0;
 		out->recent = change_time(inode) >= configured.files_since_ns;
+		out->changed = change_time(inode) >= configured.started_ns;
 		out->memory_file = BPF_CORE_READ(inode, i_sb, s_magic) == TMPFS_MAGIC &&
 				   (out->unlinked || out->flags & VM_SHARED);
 		out->viewed = out->flags & VM_SHARED &&
@@ -42,6 +43,18 @@ static __always_inline void read_mapping(struct vm_area_struct *vma, struct mapp
 		out->by_value = out->unlinked || out->memory_file || out->recent;
 		out->file_offset = BPF_CORE_READ(vma, vm_pgoff) * PAGE_BYTES;
 	}
+}
+
+/* Make job->mapping that of job->vma: what functions verified by themselves take must be a number. */
+__noinline int note_mapping(void)
+{
+	struct page_job *job = this_job();
+
+	if (!job)
+		return 0;
+	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
+	read_mapping((void *)job->vma, &job->mapping);
+	return 0;
 }
 
 /* Runs under the mmap lock, inside bpf_find_vma. */

@@ -32,6 +32,28 @@ int enter_shmat(struct trace_event_raw_sys_enter *ctx)
 
 /* ---- madvise: discarding contents ------------------------------------------------------------ */
 
+/*
+ * The recorder wants the next step of a pass over process `pid`, of which `tid` is a thread: what can
+ * change without a call is compared, and what did is sent.
+ */
+static __always_inline int pass(void *ctx, __u32 pid, __u32 tid)
+{
+	struct trace_target *target = bpf_map_lookup_elem(&targets, &pid);
+	struct page_job *job = this_job();
+
+	if (bpf_get_current_pid_tgid() >> 32 != configured.recorder || !(configured.flags & CONFIG_OTHERS) ||
+	    !have_page_tables())
+		return 0;
+	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job || !may_pass(target))
+		return 0;
+	ask_for_look(job, target->pass_cursor, ~0ULL, 0);
+	job->passing = 1;
+	job->look_pid = pid;
+	job->look_tid = tid;
+	bpf_tail_call(ctx, &look_program, 0);
+	return 0;
+}
+
 SEC("?tracepoint/syscalls/sys_enter_madvise")
 int enter_madvise__iterator(struct trace_event_raw_sys_enter *ctx)
 {
@@ -40,6 +62,8 @@ int enter_madvise__iterator(struct trace_event_raw_sys_enter *ctx)
 	struct page_job *job = this_job();
 	struct mapping_info *mapping;
 
+	if (advice == ADVICE_PASS)
+		return pass(ctx, start, ctx->args[1]);
 	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
 		return 0;
 	if (advice != MADV_DONTNEED && advice != MADV_FREE && advice != MADV_REMOVE &&

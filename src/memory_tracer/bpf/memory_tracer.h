@@ -200,9 +200,10 @@ enum trace_counter {
 	COUNTER_TARGETS_FULL,   /* a descendant could not be followed */
 	COUNTER_UNPAIRED,       /* call exits whose entry was not seen */
 	COUNTER_MAPPING_UNKNOWN,
-	COUNTER_UNLISTED, /* more mappings than are looked at on one occasion; the rest was left out */
-	COUNTER_SAMPLES,  /* samples that fell into memory that can change without a call */
-	COUNTER_SKIPPED,  /* calls on hot regions whose pages were not looked at: it took too long */
+	COUNTER_UNLISTED,     /* more mappings than are looked at on one occasion; the rest was left out */
+	COUNTER_MISSED_LOOKS, /* another thread was changing the address space */
+	COUNTER_SAMPLES,      /* samples that fell into memory that can change without a call */
+	COUNTER_SKIPPED,      /* calls on hot regions whose pages were not looked at: it took too long */
 	COUNTER_COUNT,
 };
 
@@ -217,6 +218,12 @@ enum configuration_flags {
 	CONFIG_OTHERS = 1 << 6,              /* look at a process when another one is about to change it */
 };
 
+/*
+ * An advice that madvise(2) does not know. With it the recorder asks for a step of a pass: PID and a
+ * TID stand where address and length would be.
+ */
+#define ADVICE_PASS 0x7061
+
 /* Words of the page hash's key: one for each word of a page, for each of two lanes. */
 #define HASH_KEY_WORDS (2 * PAGE_BYTES / 8)
 
@@ -229,10 +236,11 @@ struct trace_configuration {
 	__u32 protection_value;
 	__u32 flags; /* enum configuration_flags */
 	__u32 uid;
-	__u32 hot_calls;    /* calls on one region after which its pages are compared */
-	__u32 page_limit;   /* pages read per call; the rest is deferred */
-	__u32 physical_gib; /* how far physical addresses reach, to look for the direct map */
-	__u32 reserved;
+	__u32 hot_calls;      /* calls on one region after which its pages are compared */
+	__u32 page_limit;     /* pages read per call; the rest is deferred */
+	__u32 physical_gib;   /* how far physical addresses reach, to look for the direct map */
+	__u32 recorder;       /* PID of the process that may ask for a step of a pass */
+	__s64 started_ns;     /* when the recording began; epoch */
 	__s64 files_since_ns; /* files whose inode changed since are recorded by their bytes; epoch */
 	char comm[COMM_BYTES];
 	__u64 hash_key[HASH_KEY_WORDS]; /* secret, random */
@@ -249,6 +257,9 @@ struct trace_target {
 	__u64 start_time_ns; /* 0 until the first event of an attached process */
 	__u32 flags;         /* enum target_flags */
 	__u32 epoch;         /* names the last clearing of its accessed bits; 0: do not rely on any */
+	__u64 pass_cursor;   /* where the next step of a pass begins; 0: at the start */
+	__u64 pass_ns;       /* when the last one was */
+	__s64 pass_credit;   /* pages that passes may send before they have to wait */
 };
 
 #endif

@@ -34,6 +34,8 @@ static __always_inline void add_absent(struct page_job *job, __u64 address, __u6
 		}
 	} else if (job->listing) {
 		return;
+	} else if (job->passing) {
+		job->outcome.deferred += pages;
 	} else if (mapping->special || (mapping->known && mapping->device && !mapping->by_value)) {
 		job->outcome.in_file += pages;
 		count(COUNTER_IN_FILE, pages);
@@ -129,15 +131,15 @@ __noinline int take_page(__u64 index)
 		return 0;
 	}
 	if (entry && !(entry & (ENTRY_PRESENT | ENTRY_PROTNONE))) {
-		add_unread(address, MISSING_SWAPPED);
+		add_unread(job, address, MISSING_SWAPPED);
 		return 0;
 	}
 	if (!entry && !cached && bpf_probe_read_user(&probe, 1, (void *)address)) {
-		add_unread(address, MISSING_NOT_PRESENT);
+		add_unread(job, address, MISSING_NOT_PRESENT);
 		return 0;
 	}
 	if (!job->pages_left) {
-		add_unread(address, MISSING_DEFERRED);
+		add_unread(job, address, MISSING_DEFERRED);
 		return 0;
 	}
 	job->pages_left--;

@@ -19,6 +19,7 @@
 #include "state.bpf.h"
 
 #define ENTRY_PRESENT (1ULL << 0)
+#define ENTRY_WRITABLE (1ULL << 1)
 #define ENTRY_ACCESSED (1ULL << 5)
 #define ENTRY_DIRTY (1ULL << 6)
 #define ENTRY_HUGE (1ULL << 7)     /* in an upper table: maps memory itself */

@@ -76,6 +76,7 @@ static __always_inline void begin_event(struct page_job *job, struct trace_targe
 	job->discovered = 0;
 	job->listing = 0;
 	job->remote = 0;
+	job->passing = 0;
 	event->header.version = WIRE_VERSION;
 	event->header.type = RECORD_EVENT;
 	event->header.size = sizeof(*event);
@@ -227,8 +228,6 @@ static __always_inline void send_exec_mappings(struct page_job *job, struct task
 	job->mappings_left = EXEC_MAPPINGS; /* not on the stack: each value would be a state to verify */
 	bpf_iter_task_vma_new(&it, task, 0);
 	while ((vma = bpf_iter_task_vma_next(&it))) {
-		struct mapping_info mapping = {};
-
 		if (!(vma->vm_flags & VM_EXEC))
 			continue;
 		if (!job->mappings_left) {
@@ -236,8 +235,8 @@ static __always_inline void send_exec_mappings(struct page_job *job, struct task
 			break;
 		}
 		job->mappings_left--;
-		read_mapping(vma, &mapping);
-		job->mapping = mapping;
+		job->vma = (__u64)vma;
+		note_mapping();
 		send_exec_mapping();
 	}
 	bpf_iter_task_vma_destroy(&it);

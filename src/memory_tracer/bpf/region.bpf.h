@@ -76,6 +76,22 @@ static __always_inline bool took_too_long(const struct page_job *job, const stru
 	return job->event.header.timestamp_ns - state->last_end_ns < state->last_cost_ns;
 }
 
+/*
+ * While another thread changes the address space no mapping can be looked up. What an mmap has made
+ * can be known from its arguments: without a file, what nobody has touched yet is zeros.
+ */
+static __always_inline void assume_mapping(struct mapping_info *mapping, const struct event_record *event)
+{
+	mapping->end = event->header.address + event->length;
+	if (event->kind != EVENT_MMAP || !(event->arguments[3] & MAP_ANONYMOUS) ||
+	    event->arguments[3] & MAP_SHARED)
+		return;
+	mapping->known = 1;
+	mapping->touched = 1;
+	mapping->start = event->header.address;
+	mapping->flags = event->protection;
+}
+
 /* Mappings that one failing mprotect is believed to have changed; what is beyond is counted. */
 #define PARTIAL_MAPPINGS 512
 
@@ -125,6 +141,8 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 	job->cursor = event->header.address;
 	job->end = event->header.address + event->length;
 	job->pages_left = configured.page_limit;
+	if (is_only_recent(&job->mapping) && job->pages_left > RECENT_PAGES)
+		job->pages_left = RECENT_PAGES;
 	event->page_count = event->length / PAGE_BYTES;
 	state = note_region(job);
 	if (state && job->hot) {
@@ -188,7 +206,7 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 			return;
 		}
 		event->status |= STATUS_MAPPING_UNKNOWN;
-		mapping->end = event->header.address + event->length;
+		assume_mapping(mapping, event);
 	}
 	if (stopped) {
 		if (!(mapping->flags & VM_EXEC)) {
@@ -201,7 +219,7 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 				event->header.address;
 		find_mapping(job, event->header.address, engine);
 	}
-	if (mapping->known) {
+	if (mapping->known && !(event->status & STATUS_MAPPING_UNKNOWN)) {
 		describe_backing(event, mapping);
 		if (event->device && !mapping->unlinked && configured.flags & CONFIG_EXCLUDE_FILE_BACKED)
 			return;

@@ -171,8 +171,9 @@ struct mapping_info {
 	__u8 memory_file; /* shared memory or a memfd: what is not in memory is a hole */
 	__u8 by_value;    /* of a file that may not be there later as it is now: its bytes are taken */
 	__u8 recent;      /* likewise, and the reason is that it changed lately */
+	__u8 changed;     /* it did so during the recording */
 	__u8 viewed;      /* shared, and others may write to it: a second mapping, or a file descriptor */
-	__u8 reserved[4];
+	__u8 reserved[3];
 };
 
 /* NAME_MAX, and its NUL. */
@@ -220,6 +221,7 @@ struct page_job {
 	struct event_record event;
 	struct outcome_record outcome;
 	struct path_walk path;
+	__u64 vma;        /* argument of note_mapping */
 	__u64 look_start; /* what the last look is for; see look.bpf.h */
 	__u64 look_end;
 	__u64 look_call;   /* number of the system call it comes before, if look_before does not say it */
@@ -228,7 +230,8 @@ struct page_job {
 	__u32 look_tid;    /* a thread that has it */
 	__u32 look_compat; /* the system call is one of the 32-bit ABI */
 	__u32 has_closing;
-	__u32 remote; /* the memory is not the caller's */
+	__u32 remote;  /* the memory is not the caller's */
+	__u32 passing; /* a step of a pass, and not all there is */
 	struct event_record closing;
 	__u64 entries[GROUP_PAGES]; /* page-table entries of the current group */
 	__u8 scratch[PAGE_BYTES];

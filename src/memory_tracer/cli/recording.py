@@ -126,6 +126,13 @@ _OPTIONS = (
         show_default=True,
         help="Look at what is executing so many times per second of CPU time. 0: never.",
     ),
+    click.option(
+        "--pass-rate",
+        type=click.IntRange(0, 1000),
+        default=Settings().pass_rate,
+        show_default=True,
+        help="Compare all memory that can change without a call so many times per second. 0: never.",
+    ),
     click.option("-q", "--quiet", is_flag=True, help="No closing lines."),
     click.option(
         "-v",
@@ -158,6 +165,7 @@ def settings_from(options: dict[str, Any]) -> Settings:
         size_limit=options["max_size"],
         exact=options["exact"],
         sample_rate=options["sample_rate"],
+        pass_rate=options["pass_rate"],
         files_since_ns=recently(options["file_age"]),
     )
 

@@ -7,6 +7,7 @@ places: which variant of a program is loaded (``_selected``) and how the direct 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import struct
@@ -64,10 +65,13 @@ _RESERVED_FILES: Final = 24
 
 _ONE_KEY: Final = bytes(4)
 
-_TARGET: Final = struct.Struct("<QII")
+_TARGET: Final = struct.Struct("<QIIQQq")
 _TARGET_KEY: Final = struct.Struct("<I")
 _TARGET_WAITS_FOR_EXEC: Final = 1 << 0
 _TARGET_COMPARES_MUCH: Final = 1 << 1
+
+#: ADVICE_PASS of memory_tracer.h.
+_ADVICE_PASS: Final = 0x7061
 
 
 class Program:
@@ -82,6 +86,7 @@ class Program:
             )
         self.settings = settings
         self._kernel = kernel
+        self._libc = ctypes.CDLL(None)
         self.library = library or Library()
         kernel.check_pid_namespace()
         kernel.btf  # noqa: B018 - without BTF nothing loads: say so before libbpf does
@@ -171,7 +176,7 @@ class Program:
     def add_target(self, pid: int, *, waits_for_exec: bool = False) -> None:
         """Trace process ``pid`` from now on, or from its next execve on."""
         flags = _TARGET_WAITS_FOR_EXEC if waits_for_exec else 0
-        self._object.map("targets").update(_TARGET_KEY.pack(pid), _TARGET.pack(0, flags, 0))
+        self._object.map("targets").update(_TARGET_KEY.pack(pid), _TARGET.pack(0, flags, 0, 0, 0, 0))
 
     def sample(self, pid: int) -> int:
         """Interrupt process ``pid`` and what it starts, to see what it executes.
@@ -223,10 +228,20 @@ class Program:
         for key in table.keys(_TARGET_KEY.size):
             value = table.lookup(key, _TARGET.size)
             if value is not None:
-                start, flags, _ = _TARGET.unpack(value)
+                start, flags, *_ = _TARGET.unpack(value)
                 if flags & _TARGET_COMPARES_MUCH:
                     found.append((_TARGET_KEY.unpack(key)[0], start))
         return found
+
+    def step(self, pid: int, tid: int) -> bool:
+        """Compare the next pages of process ``pid`` that can change without a call; False at the end.
+
+        ``tid`` is one of its threads. The program takes the request from a system call that does
+        nothing else: the kernel does not know this advice.
+        """
+        self._libc.madvise(ctypes.c_void_p(pid), ctypes.c_size_t(tid), _ADVICE_PASS)
+        value = self._object.map("targets").lookup(_TARGET_KEY.pack(pid), _TARGET.size)
+        return value is not None and _TARGET.unpack(value)[3] != 0
 
     def set_epoch(self, pid: int, epoch: int) -> bool:
         """Tell the program which clearing of accessed bits it may rely on (0: none).
@@ -239,9 +254,9 @@ class Program:
         value = table.lookup(key, _TARGET.size)
         if value is None:
             return False
-        start, flags, _ = _TARGET.unpack(value)
+        start, flags, _, *passes = _TARGET.unpack(value)
         try:
-            table.update(key, _TARGET.pack(start, flags & ~_TARGET_COMPARES_MUCH, epoch), BPF_EXIST)
+            table.update(key, _TARGET.pack(start, flags & ~_TARGET_COMPARES_MUCH, epoch, *passes), BPF_EXIST)
         except LoadError:  # it ended just now: BPF_EXIST finds nothing to replace
             return False
         return True

@@ -19,6 +19,7 @@ from .baseline import UserSpaceReader
 from .epochs import Epochs
 from .late import LateReads
 from .loader import Program
+from .passes import Passes
 from .ring import Ring
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Recorder:
         self._user_space = UserSpaceReader(program.settings)
         self._late = LateReads()
         self._epochs = Epochs(program)
+        self._passes = Passes(program, program.settings.pass_rate)
         self._command = command
         self._end_with_command = end_with_command
         self._duration = duration
@@ -139,7 +141,8 @@ class Recorder:
                 if left <= 0:
                     return EndReason.DURATION
                 sleep = min(sleep, left)
-            ready = self._ring.wait(0 if busy else sleep)
+            pause = self._passes.pause
+            ready = self._ring.wait(0 if busy else sleep if pause is None else min(sleep, pause))
             sleep = _SHORTEST_SLEEP if busy else min(2 * sleep, _LONGEST_SLEEP)
             if self._stop in ready:
                 return EndReason.INTERRUPTED
@@ -154,16 +157,20 @@ class Recorder:
     def _drain(self) -> bool:
         """Take one batch, if there is one, and note what the kernel left to us."""
         batch = self._ring.take(BATCH_BYTES)
-        if not batch.consumed:
-            return False
+        if batch.consumed:
+            self._write(batch, (batch,))
+        return batch.consumed > 0
+
+    def _write(self, batch: Batch, parts: tuple[Batch, ...]) -> None:
+        """Write ``parts`` and give the room of ``batch``, in which they may lie, back to the kernel."""
         try:
             self._account(batch)
-            if len(batch):
-                self._writer.append(batch)
+            for part in parts:
+                if len(part):
+                    self._writer.append(part)
             self._request(batch)
         finally:
             self._ring.release(batch)
-        return True
 
     def _account(self, batch: Batch) -> None:
         self.bytes += batch.consumed
@@ -176,10 +183,21 @@ class Recorder:
         """Write some of what was read from user space; False when nothing is left to read."""
         records = self._late.take()
         if records:
-            batch = split(np.frombuffer(b"".join(records), dtype=np.uint8))
-            self.records += len(batch)
-            self._writer.append(batch)
+            self._write_late(split(np.frombuffer(b"".join(records), dtype=np.uint8)))
         return bool(self._late)
+
+    def _write_late(self, late: Batch) -> None:
+        """Write what was read from user space behind everything that the kernel took before."""
+        self.records += len(late)
+        moment = late.timestamps().max()
+        while True:
+            batch = self._ring.take(BATCH_BYTES)
+            younger = np.flatnonzero(batch.timestamps() > moment)
+            if len(younger) or not batch.consumed:
+                border = int(younger[0]) if len(younger) else 0
+                self._write(batch, (batch.part(slice(border)), late, batch.part(slice(border, None))))
+                return
+            self._write(batch, (batch,))
 
     def _request(self, batch: Batch) -> None:
         """Have read what the records of ``batch`` leave to user space."""
@@ -229,12 +247,14 @@ class Recorder:
                 "unsampled_threads": self.unsampled_threads,
                 "vanished_targets": self.vanished_targets,
                 "epochs": self._epochs.started,
+                "passes": self._passes.made,
                 "peak_ring_bytes": self._ring.peak_bytes,
             },
         }
 
     def _tick(self) -> None:
         self._epochs.tick()
+        self._passes.tick()
         now = time.monotonic_ns()
         if now >= self._next_counters:
             self._next_counters = now + _COUNTERS_INTERVAL_NS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import struct
 import time
@@ -16,7 +17,7 @@ _FOLLOW, _EXCLUDE_FILE_BACKED, _DEBUG, _ANY_UID, _ANY_COMM, _EXACT, _OTHERS = (1
 
 _HASH_KEY_WORDS = 2 * PAGE_BYTES // 8
 #: ``struct trace_configuration`` of memory_tracer.h.
-_CONFIGURATION = struct.Struct(f"<3Q8Iq{COMM_BYTES}s{_HASH_KEY_WORDS}Q")
+_CONFIGURATION = struct.Struct(f"<3Q8I2q{COMM_BYTES}s{_HASH_KEY_WORDS}Q")
 
 #: Ways in which the program can repeat work; see ``enum loop_engine`` in bpf/mapping.bpf.h.
 PAGE_LOOPS = ("iterator", "callback", "bounded")
@@ -81,6 +82,7 @@ class Settings:
     page_limit: int = 1 << 18
     hot_calls: int = 16
     sample_rate: int = 997
+    pass_rate: int = 50
     exact: bool = False
     debug: bool = False
     page_loop: str | None = None
@@ -121,7 +123,8 @@ class Settings:
             self.hot_calls,
             self.page_limit,
             physical_gib,
-            0,
+            os.getpid(),
+            time.time_ns() - _STAMP_ERROR_NS,
             self.files_since_ns,
             (self.comm or "").encode(),
             *struct.unpack(f"<{_HASH_KEY_WORDS}Q", secrets.token_bytes(8 * _HASH_KEY_WORDS)),

@@ -189,6 +189,7 @@ COUNTERS = (
     "unpaired",
     "mapping_unknown",
     "unlisted",
+    "missed_looks",
     "samples",
     "skipped",
 )
@@ -208,6 +209,10 @@ LOSS_COUNTERS = {
     "unlisted": (
         "occasions",
         "a process had more executable mappings than are looked at on one occasion",
+    ),
+    "missed_looks": (
+        "looks",
+        "another thread was changing the address space when memory was about to go away or change",
     ),
     "targets_full": ("processes", "more processes were traced than the kernel map holds"),
 }

@@ -45,6 +45,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def part(self, chosen: slice) -> Batch:
+        """Some of the records; of what was consumed nothing."""
+        return Batch(self.data, self.offsets[chosen], self.sizes[chosen], self.types[chosen], 0, 0, 0)
+
+    def timestamps(self) -> NDArray[np.uint64]:
+        """When the event of each record happened, in nanoseconds since boot."""
+        return self.column(np.arange(len(self)), RecordType.MISSING, "timestamp_ns")  # as in every header
+
     def column(self, chosen: NDArray[np.intp], kind: RecordType, name: str) -> NDArray[np.uint64]:
         """Field ``name`` (of 4 or 8 bytes) of the records at the indices ``chosen``, all of type ``kind``."""
         start, size = FIELD_OFFSETS[kind][name]
