@@ -18,7 +18,8 @@ from memory_tracer import (
     UsageError,
     open_capture,
 )
-from tests.workloads import PAGE_SIZE, Executable, Workloads
+from memory_tracer.capture.certificate import verify
+from tests.workloads import PAGE_SIZE, Executable, Step, Workloads, random_pages
 
 from .recording import CALLS, Recorder, Recording, await_pages, old_files, recorded, tool
 
@@ -68,7 +69,7 @@ def test_lost_pages_are_named_as_missing_or_counted(flooded: Recording) -> None:
         assert outcome is None or outcome.captured + outcome.lost <= len(flip.pages)
         for page in missing[:3]:
             with pytest.raises(NotCapturedError):
-                capture.read(page.pid, page.address, PAGE_SIZE)
+                capture.read(page.pid, page.address, PAGE_SIZE, at=page.timestamp_ns)
 
 
 def test_run_says_at_the_end_what_was_lost(flooded: Recording) -> None:
@@ -162,3 +163,21 @@ def test_ring_size_that_the_kernel_would_refuse_is_a_usage_error(size: int) -> N
     ran = tool("run", "--ring-size", size, "--", "true")
     assert ran.status == 2
     assert "power of two" in ran.sentence
+
+
+def test_many_pages_with_the_same_bytes_fit_a_ring_of_far_less(recorder: Recorder) -> None:
+    # GIVEN 20 MiB made executable at once, of which all pages but one are the same
+    recording = recorder.workload("identical", 5120, SEED, options=["--ring-size", "128K"])
+    (step,) = recording.steps
+    assert isinstance(step, Step)
+    same, other = random_pages(SEED, 2)
+    # THEN every page is there, at its address, and nothing was lost
+    with recording.open() as capture:
+        memory = capture.read(step.pid, step.fields["address"], 5120 * PAGE_SIZE)
+        assert memory == same * 2560 + other + same * 2559
+        start = step.fields["address"]
+        pages = list(capture.pages(start=start, end=start + 5120 * PAGE_SIZE, kinds=CALLS))
+        assert [page.address for page in pages] == list(range(start, start + 5120 * PAGE_SIZE, PAGE_SIZE))
+        assert len({page.sha256 for page in pages}) == 2
+        assert capture.complete
+        assert verify(capture).complete

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from memory_tracer.capture.certificate import verify
 from memory_tracer.capture.reader import open_capture
 from memory_tracer.capture.writer import RECORDS_PER_WRITE, CaptureWriter
 from memory_tracer.errors import OutputError
 from memory_tracer.model import EventKind, Missing
-from memory_tracer.wire.layout import PAGE_BYTES
+from memory_tracer.wire.layout import PAGE_BYTES, RecordType
 from tests.unit.builders import BASE, METADATA, PID, RecordStream, page_bytes, write_capture
 
 
@@ -220,3 +221,24 @@ def test_closed_without_finish_the_capture_is_not_complete(tmp_path: Path) -> No
     with open_capture(tmp_path / "c.mtrace") as capture:
         assert capture.end is None
         assert [loss.reason for loss in capture.losses] == ["not-closed"]
+
+
+@pytest.mark.parametrize("batches", ["one", "two"])
+def test_runs_of_equal_pages_become_pages_of_their_own(tmp_path: Path, batches: str) -> None:
+    stream = RecordStream()
+    cause = stream.event(pages=5)
+    source = stream.record(RecordType.PAGE, cause=cause, address=BASE, content=page_bytes(1))
+    with CaptureWriter(tmp_path / "c.mtrace", METADATA) as writer:
+        if batches == "two":
+            writer.append(stream.take())
+        stream.record(RecordType.REPEAT, cause=cause, address=BASE + PAGE_BYTES, pages=3, source=source)
+        stream.page(cause, page_bytes(2), BASE + 4 * PAGE_BYTES)
+        writer.append(stream.take())
+        writer.finish(reason="targets-ended", wait_status=0)
+        assert (writer.pages, writer.records, writer.unique_pages) == (5, 1, 2)
+
+    with open_capture(writer.path) as capture:
+        assert capture.read(PID, BASE, 5 * PAGE_BYTES) == page_bytes(1) * 4 + page_bytes(2)
+        assert [page.sequence for page in capture.pages()] == [1, 2, 3, 4, 5]
+        assert capture.complete
+        assert verify(capture).complete

@@ -121,6 +121,16 @@ static __always_inline struct group_hashes *find_hashes(const struct region_key 
 	return bpf_map_lookup_elem(&page_hashes, key);
 }
 
+/* This is what was last sent of the page at `address`. */
+static __always_inline void remember_page(const struct region_key *key, __u64 address,
+					  const struct page_hash *hash)
+{
+	struct group_hashes *group = find_hashes(key);
+
+	if (group)
+		group->pages[address / PAGE_BYTES % GROUP_PAGES] = *hash;
+}
+
 /* From now on the page at `address` counts as never sent. */
 __noinline int forget_page(__u64 address)
 {
@@ -186,6 +196,13 @@ __noinline int compare_page(__u64 address, __u64 entry)
 	if (!group || !group->pages[address / PAGE_BYTES % GROUP_PAGES].lanes[0])
 		job->discovered++;
 	send_event();
+	if (job->sent_sequence && job->sent_flags == flags && job->sent_hash.lanes[0] == job->hash.lanes[0] &&
+	    job->sent_hash.lanes[1] == job->hash.lanes[1]) {
+		add_repeat(job, address);
+		remember_page(&key, address, &job->hash);
+		return 0;
+	}
+	flush_repeat();
 	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
 	if (!record) {
 		next_sequence();
@@ -199,12 +216,13 @@ __noinline int compare_page(__u64 address, __u64 entry)
 	fill_header(&record->header, &job->event.header, RECORD_PAGE, sizeof(*record));
 	record->header.address = address;
 	record->header.flags = flags;
+	job->sent_sequence = record->header.sequence;
+	job->sent_flags = flags;
+	job->sent_hash = job->hash;
 	bpf_ringbuf_submit(record, submit_flags());
 	job->outcome.captured++;
 	count(COUNTER_PAGES, 1);
-	group = find_hashes(&key);
-	if (group)
-		group->pages[address / PAGE_BYTES % GROUP_PAGES] = job->hash;
+	remember_page(&key, address, &job->hash);
 	return 0;
 }
 

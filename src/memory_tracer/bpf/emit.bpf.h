@@ -8,6 +8,7 @@
 /* Puts these types into the object's BTF, where a test compares them with user space's. */
 const struct page_record *unused_page_record __attribute__((unused));
 const struct missing_record *unused_missing_record __attribute__((unused));
+const struct repeat_record *unused_repeat_record __attribute__((unused));
 
 /*
  * Waking the reader costs more than copying a page, so it is woken once, when pending data
@@ -136,11 +137,65 @@ __noinline int add_missing(__u64 address, __u64 pages, __u32 reason)
 	return 0;
 }
 
+/* A run is not longer: if it does not fit the ring, its hashes have to be forgotten one by one. */
+#define REPEAT_GROUPS 64
+
+/* Send the run of pages that hold the same bytes as the last one sent, if one is open. */
+__noinline int flush_repeat(void)
+{
+	struct page_job *job = this_job();
+	struct repeat_record *record;
+	struct region_key key = {};
+
+	if (!job || !job->repeat_pages)
+		return 0;
+	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	if (record) {
+		__builtin_memset(record, 0, sizeof(*record));
+		fill_header(&record->header, &job->event.header, RECORD_REPEAT, sizeof(*record));
+		record->header.address = job->repeat_start;
+		record->header.flags = job->sent_flags;
+		record->pages = job->repeat_pages;
+		record->source = job->sent_sequence;
+		bpf_ringbuf_submit(record, submit_flags());
+		job->outcome.captured += job->repeat_pages;
+		count(COUNTER_PAGES, job->repeat_pages);
+		job->repeat_pages = 0;
+		return 0;
+	}
+	next_sequence();
+	key.start_time_ns = job->event.header.start_time_ns;
+	key.pid = job->event.header.pid;
+	key.address = job->repeat_start & ~(GROUP_BYTES - 1ULL);
+#pragma clang loop unroll(disable)
+	for (int i = 0; i <= REPEAT_GROUPS; i++) {
+		bpf_map_delete_elem(&page_hashes, &key);
+		key.address += GROUP_BYTES;
+		if (key.address >= job->repeat_start + job->repeat_pages * PAGE_BYTES)
+			break;
+	}
+	add_missing(job->repeat_start, job->repeat_pages, MISSING_RING_FULL);
+	job->repeat_pages = 0;
+	return 0;
+}
+
+/* Note that the page at `address` holds the same bytes as the last one sent. */
+static __always_inline void add_repeat(struct page_job *job, __u64 address)
+{
+	if (job->repeat_start + job->repeat_pages * PAGE_BYTES != address ||
+	    job->repeat_pages >= REPEAT_GROUPS * GROUP_PAGES)
+		flush_repeat();
+	if (!job->repeat_pages)
+		job->repeat_start = address;
+	job->repeat_pages++;
+}
+
 /* Say what became of the pages, unless the page records alone say it. */
 static __always_inline void send_outcome(struct page_job *job)
 {
 	struct outcome_record *outcome = &job->outcome;
 
+	flush_repeat();
 	flush_missing(job);
 	if (!job->event_sent || outcome->captured == job->event.page_count)
 		return;

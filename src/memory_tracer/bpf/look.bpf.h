@@ -83,6 +83,7 @@ __noinline int look_at_mapping(void)
 	job->end = end;
 	job->event_sent = 0;
 	job->missing_reason = 0;
+	job->sent_sequence = 0;
 	__builtin_memset(&job->outcome, 0, sizeof(job->outcome));
 	left = job->pages_left;
 	if (is_only_recent(mapping) && left > RECENT_PAGES)

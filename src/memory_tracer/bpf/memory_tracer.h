@@ -23,6 +23,7 @@ enum record_type {
 	RECORD_MISSING = 3, /* a run of pages whose bytes are not here, and why */
 	RECORD_OUTCOME = 4, /* what became of an event's pages, in numbers */
 	RECORD_TEXT = 5,    /* a path or a command line */
+	RECORD_REPEAT = 6,  /* a run of pages with the bytes of a page record before it */
 };
 
 /* Values are part of the file format: append only. */
@@ -146,6 +147,13 @@ struct missing_record {
 	__u64 pages;
 	__u32 reason; /* enum missing_reason */
 	__u32 reserved0;
+	__u64 reserved[6];
+};
+
+struct repeat_record {
+	struct record_header header;
+	__u64 pages;
+	__u64 source; /* sequence of the page record, the last one of this CPU */
 	__u64 reserved[6];
 };
 

@@ -77,6 +77,8 @@ static __always_inline void begin_event(struct page_job *job, struct trace_targe
 	job->listing = 0;
 	job->remote = 0;
 	job->passing = 0;
+	job->repeat_pages = 0;
+	job->sent_sequence = 0;
 	event->header.version = WIRE_VERSION;
 	event->header.type = RECORD_EVENT;
 	event->header.size = sizeof(*event);

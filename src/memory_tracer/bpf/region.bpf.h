@@ -30,7 +30,7 @@ static __always_inline bool knows_region(const struct trace_target *target, __u6
 	return bpf_map_lookup_elem(&regions, &key) != NULL;
 }
 
-/* A region of this size is worth comparing the second time; 16 MiB. */
+/* A region of this size is worth comparing from the first time on; 16 MiB. */
 #define LARGE_REGION (16ULL << 20)
 
 /*
@@ -48,12 +48,14 @@ static __always_inline struct region_state *note_region(struct page_job *job)
 	struct region_state *state = bpf_map_lookup_elem(&regions, &key);
 	struct region_state first = {.calls = 1};
 
+	job->hot = event->length >= LARGE_REGION;
 	if (!state) {
 		bpf_map_update_elem(&regions, &key, &first, BPF_NOEXIST);
 		return NULL;
 	}
 	state->calls++;
-	job->hot = state->calls > configured.hot_calls || event->length >= LARGE_REGION;
+	if (state->calls > configured.hot_calls)
+		job->hot = 1;
 	return state;
 }
 
@@ -151,6 +153,8 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 	}
 	send_event();
 	take_pages(job, engine);
+	if (job->hot)
+		list_absent(job, 0, engine);
 	send_outcome(job);
 	if (state)
 		state->absent = job->outcome.absent;

@@ -204,6 +204,9 @@ struct page_job {
 	__u64 cached_folio; /* what that is a part of: the slot's entry */
 	__u64 leaf_entry;   /* likewise */
 	__u64 leaf_shift;   /* likewise: pages that leaf_entry covers, as a power of two */
+	__u64 repeat_start;
+	__u64 repeat_pages;  /* 0: no run open */
+	__u64 sent_sequence; /* of the last page record; 0: none */
 	__u64 missing_start;
 	__u64 missing_pages;
 	__u32 missing_reason; /* 0: no run open */
@@ -216,6 +219,7 @@ struct page_job {
 	__u8 event_sent;
 	__u8 present;        /* entries holds something */
 	__u8 leave_no_trace; /* do not set accessed bits by reading */
+	__u16 sent_flags;    /* of the last page record, likewise */
 	__u8 listing;        /* only naming the absent pages, which were counted before */
 	struct mapping_info mapping;
 	struct event_record event;
@@ -235,7 +239,8 @@ struct page_job {
 	struct event_record closing;
 	__u64 entries[GROUP_PAGES]; /* page-table entries of the current group */
 	__u8 scratch[PAGE_BYTES];
-	struct page_hash hash; /* of scratch */
+	struct page_hash hash;      /* of scratch */
+	struct page_hash sent_hash; /* of the last page sent */
 };
 
 struct {

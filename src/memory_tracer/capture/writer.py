@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ..errors import OutputError
 from ..model import Missing
-from ..wire.layout import HEADER_BYTES, PAGE_BYTES, SIZES, RecordType
+from ..wire.layout import HEADER_BYTES, PAGE_BYTES, REPEAT, SEQUENCE_CPU_SHIFT, SIZES, RecordType
 from ..wire.split import Batch
-from .columns import HEADER_NAMES, HEADER_TYPE, PAGE_ROW_TYPE, Rows, every
+from .columns import HEADER_NAMES, HEADER_TYPE, PAGE_ROW_TYPE, Rows, dtype_of, every
 from .format import (
     ALIGNMENT,
     CAPTURE_ID_BYTES,
@@ -39,6 +39,7 @@ from .output import open_output
 RECORDS_PER_WRITE = 16384
 
 _WORD = 8
+_REPEAT_TYPE = dtype_of(REPEAT)
 _PAGE_CONTENT = np.dtype(f"V{PAGE_BYTES}")
 
 #: What writev takes.
@@ -80,6 +81,8 @@ class CaptureWriter:
         self.limited_pages = 0
         self._size_limit = size_limit
         self._numbers: dict[bytes, int] = {}
+        #: Sequence and content number of the last page of each CPU: runs in the next batch may repeat it.
+        self._last_pages: dict[int, tuple[int, int]] = {}
         self._id = secrets.token_bytes(CAPTURE_ID_BYTES)
         self._output = open_output(path, replace=force, owner=owner)
         self._descriptor = self._output.descriptor
@@ -148,11 +151,21 @@ class CaptureWriter:
         types: NDArray[np.uint8],
     ) -> None:
         """Write a part of a batch. The state changes only when all of it is in the file."""
-        ordinals = np.arange(len(offsets), dtype=np.uint64) + np.uint64(self.records + self.pages)
         is_page = (types == RecordType.PAGE) & (sizes == SIZES[RecordType.PAGE])
-        is_other = ~is_page
+        is_repeat = (types == RecordType.REPEAT) & (sizes == SIZES[RecordType.REPEAT])
+        is_other = ~(is_page | is_repeat)
+        repeats = every(data, _REPEAT_TYPE, _WORD)[offsets[is_repeat] // _WORD]
+        counts = np.ones(len(offsets), dtype=np.uint64)
+        counts[is_repeat] = repeats["pages"]
+        ordinals = np.cumsum(counts) - counts + np.uint64(self.records + self.pages)
         contents = self._identify(data, offsets[is_page])
         rows = _page_rows(data, offsets[is_page], ordinals[is_page], contents.numbers)
+        last_pages = self._last_pages | _last_of_each_cpu(rows)
+        if len(repeats):
+            numbers = zip(rows["sequence"].tolist(), rows["content"].tolist(), strict=True)
+            sources = dict(self._last_pages.values()) | dict(numbers)
+            rows = np.concatenate([rows, _repeated_rows(repeats, ordinals[is_repeat], sources)])
+            rows = rows[np.argsort(rows["ordinal"], kind="stable")]
         self._write(
             [
                 *self._content_chunk(data, contents),
@@ -165,7 +178,9 @@ class CaptureWriter:
             zip(contents.new_digests, range(first, first + len(contents.new_digests)), strict=True)
         )
         self.pages += len(rows)
-        self.records += len(offsets) - len(rows)
+        self.records += int(np.count_nonzero(is_other))
+        # Runs of the next batch can refer to the last page of each CPU, but to none before.
+        self._last_pages = last_pages
         self.limited_pages += int(np.count_nonzero(rows["missing"]))
 
     def _identify(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> _Contents:
@@ -274,6 +289,32 @@ def _after(buffers: list[memoryview], written: int) -> list[memoryview]:
             return [buffer[written:], *buffers[index + 1 :]]
         written -= buffer.nbytes
     return []
+
+
+def _last_of_each_cpu(rows: Rows) -> dict[int, tuple[int, int]]:
+    """Return the sequence and the content number of the last page of each CPU."""
+    backwards = rows[::-1]
+    cpus, last = np.unique(backwards["sequence"] >> np.uint64(SEQUENCE_CPU_SHIFT), return_index=True)
+    pages = zip(backwards["sequence"][last].tolist(), backwards["content"][last].tolist(), strict=True)
+    return dict(zip(cpus.tolist(), pages, strict=True))
+
+
+def _repeated_rows(repeats: Rows, ordinals: NDArray[np.uint64], sources: Mapping[int, int]) -> Rows:
+    """Return a PAGES row for each page of the REPEAT records ``repeats``.
+
+    ``sources`` are the content numbers of the pages they repeat, by sequence.
+    """
+    pages = repeats["pages"].astype(np.int64)
+    within = (np.arange(int(pages.sum())) - np.repeat(np.cumsum(pages) - pages, pages)).astype(np.uint64)
+    rows: Rows = np.zeros(len(within), PAGE_ROW_TYPE)
+    for name in HEADER_NAMES:
+        rows[name] = np.repeat(repeats[name], pages)
+    rows["ordinal"] = np.repeat(ordinals, pages) + within
+    rows["address"] += within * np.uint64(PAGE_BYTES)
+    numbers = [sources.get(source, NO_CONTENT) for source in repeats["source"].tolist()]
+    rows["content"] = np.repeat(np.array(numbers, dtype=np.uint64), pages)
+    rows["missing"] = np.where(rows["content"] == NO_CONTENT, Missing.LIMIT, 0)
+    return rows
 
 
 def _page_rows(

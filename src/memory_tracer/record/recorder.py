@@ -176,6 +176,8 @@ class Recorder:
         self.bytes += batch.consumed
         self.records += len(batch)
         self.pages += int(np.count_nonzero(batch.types == RecordType.PAGE))
+        repeats = np.flatnonzero(batch.types == RecordType.REPEAT)
+        self.pages += int(batch.column(repeats, RecordType.REPEAT, "pages").sum())
         self.discarded += batch.discarded
         self.malformed += batch.malformed
 

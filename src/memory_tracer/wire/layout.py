@@ -33,6 +33,7 @@ class RecordType(enum.IntEnum):
     MISSING = 3
     OUTCOME = 4
     TEXT = 5
+    REPEAT = 6
 
 
 class TextKind(enum.IntEnum):
@@ -106,6 +107,13 @@ MISSING: tuple[FieldSpec, ...] = (
     FieldSpec("reserved", "Q", 6),
 )
 
+REPEAT: tuple[FieldSpec, ...] = (
+    *HEADER,
+    FieldSpec("pages", "Q"),
+    FieldSpec("source", "Q"),
+    FieldSpec("reserved", "Q", 6),
+)
+
 #: The counts of an outcome record, in order; ``model.Outcome`` has the same names.
 OUTCOME_COUNTS = (
     "captured",
@@ -143,6 +151,7 @@ RECORDS: dict[RecordType, tuple[FieldSpec, ...]] = {
     RecordType.MISSING: MISSING,
     RecordType.OUTCOME: OUTCOME,
     RecordType.TEXT: TEXT,
+    RecordType.REPEAT: REPEAT,
 }
 
 
