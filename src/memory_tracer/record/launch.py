@@ -86,9 +86,10 @@ class LaunchedProcess:
 
     def release(self) -> None:
         """Let the child execute the command; raises TargetError when it cannot be executed."""
-        os.write(self._gate, b"\n")
-        os.close(self._gate)
-        self._gate = -1
+        # Whenever a signal comes: who has been let go is not waited for.
+        gate, self._gate = self._gate, -1
+        os.write(gate, b"\n")
+        os.close(gate)
         report = os.read(self._failure, _FAILURE.size)
         if len(report) == _FAILURE.size:
             self.wait()
