@@ -31,6 +31,7 @@ from .errors import (
 from .model import (
     Event,
     EventKind,
+    Evidence,
     Loss,
     Missing,
     MissingRun,
@@ -56,6 +57,7 @@ __all__ = [
     "Error",
     "Event",
     "EventKind",
+    "Evidence",
     "LoadError",
     "Loss",
     "Missing",

@@ -119,6 +119,14 @@ class Status(enum.IntFlag):
     VIEWED = 1 << 10
 
 
+class Evidence(enum.IntFlag):
+    """How it is known that the bytes of a page were executed, and not only executable."""
+
+    NONE = 0
+    SAMPLED = 1 << 0  #: the sampler found the instruction pointer in the page
+    CALLER = 1 << 1  #: a recorded call came from the page
+
+
 #: Kinds that are no call: memory was looked at, and what had changed since was recorded.
 OBSERVATION_KINDS = frozenset({EventKind.LOOK, EventKind.SAMPLE})
 
@@ -214,6 +222,7 @@ class Page:
     process_start_ns: int
     late: bool = False
     sha256: str | None = None
+    evidence: Evidence = Evidence.NONE
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,9 +84,12 @@ def boot(image: Path, selection: list[str], timeout: float, *, kvm: bool) -> Res
         return Result(trouble="the tests did not start" if ended else f"no end after {timeout:.0f} s")
 
 
+#: vng starts its other half, which is installed beside it.
+_PATH = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+
+
 def _virtme() -> str:
-    path = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
-    found = shutil.which("vng", path=path)
+    found = shutil.which("vng", path=_PATH)
     if found is None:
         raise click.ClickException("virtme-ng is not installed; run: pip install virtme-ng")
     return found
@@ -94,7 +97,10 @@ def _virtme() -> str:
 
 def _run(command: list[str], timeout: float) -> bool:
     """Run a command and everything it starts to the end; False when it took too long."""
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True) as process:
+    variables = os.environ | {"PATH": _PATH}
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, start_new_session=True, env=variables
+    ) as process:
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:

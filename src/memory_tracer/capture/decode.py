@@ -13,6 +13,7 @@ from ..model import (
     PAGE_SIZE,
     Event,
     EventKind,
+    Evidence,
     Missing,
     MissingRun,
     Outcome,
@@ -144,18 +145,21 @@ class Decoder:
         relations = self._relations
         for numbers in _blocks(rows):
             block = relations.rows[numbers]
-            for header, event, start_ns, generation, content, reason in zip(
+            for header, event, start_ns, generation, evidence, content, reason in zip(
                 _headers(block),
                 self._events(relations.row_event[numbers]),
                 self._starts(relations.row_process[numbers]),
                 relations.generations[numbers].tolist(),
+                relations.evidence[numbers].tolist(),
                 block["content"].tolist(),
                 block["missing"].tolist(),
                 strict=True,
             ):
                 stored = self._index.contents.page(content) if content != NO_CONTENT else None
                 if stored:
-                    yield self._page(header, event, start_ns, generation=generation, stored=stored)
+                    yield self._page(
+                        header, event, start_ns, generation=generation, evidence=evidence, stored=stored
+                    )
                 else:
                     missing = Missing.DAMAGED if content != NO_CONTENT else missing_reason(reason)
                     yield self._page(header, event, start_ns, missing=missing)
@@ -230,6 +234,7 @@ class Decoder:
         start_ns: int,
         *,
         generation: int = 0,
+        evidence: int = 0,
         stored: StoredPage | None = None,
         missing: Missing | None = None,
     ) -> Page:
@@ -251,6 +256,7 @@ class Decoder:
             process_start_ns=start_ns,
             late=bool(header.flags & FLAG_LATE),
             sha256=stored.digest.hex() if stored else None,
+            evidence=Evidence(evidence),
         )
 
     def _events(self, numbers: Numbers) -> Iterator[Event]:

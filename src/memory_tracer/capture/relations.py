@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import OBSERVATION_KINDS, EventKind, Missing, Status
+from ..model import OBSERVATION_KINDS, EventKind, Evidence, Missing, Status
 from ..wire.layout import PAGE_BYTES
 from .columns import EVENT_TYPE, HEADER_NAMES, Rows
 from .format import NO_CONTENT
@@ -121,6 +121,36 @@ class Relations:
         generation[order] = ranks + 1
         result: Numbers = np.zeros(len(self.rows), dtype=np.int64)
         result[stored] = generation[inverse]
+        return result
+
+    @cached_property
+    def evidence(self) -> NDArray[np.uint8]:
+        """For each page row how it is known that its content was executed (``model.Evidence``).
+
+        An instruction pointer counts for what its page held at that moment, and for all rows of this
+        page with the same content.
+        """
+        result = np.zeros(len(self.rows), dtype=np.uint8)
+        events, stored = self.events[: self.recorded_count], np.flatnonzero(self.row_stored)
+        seen = np.flatnonzero(events["caller_ip"] != 0)
+        if not len(seen) or not len(stored):
+            return result
+        pointers = events["caller_ip"][seen] // np.uint64(PAGE_BYTES)
+        places = _dense(np.concatenate([pointers, self.rows["address"][stored] // np.uint64(PAGE_BYTES)]))
+        processes = np.concatenate([self.event_process[seen], self.row_process[stored]])
+        pages = _pair(processes, places)
+        times = np.concatenate([events["timestamp_ns"][seen], self.rows["timestamp_ns"][stored]])
+        # Sorted by page and time, rows before pointers of the same moment: the row before counts.
+        is_row = np.arange(len(pages)) >= len(seen)
+        order = np.lexsort((~is_row, times, pages))
+        latest = np.maximum.accumulate(np.where(is_row[order], np.arange(len(order)), -1))
+        found = np.flatnonzero(~is_row[order] & (latest >= 0))
+        found = found[pages[order][found] == pages[order][latest[found]]]
+        rows = order[latest[found]] - len(seen)
+        sampled = events["kind"][seen[order[found]]] == EventKind.SAMPLE
+        contents = _pair(pages[len(seen) :], self.rows["content"][stored].astype(np.int64))
+        for flag, chosen in ((Evidence.SAMPLED, sampled), (Evidence.CALLER, ~sampled)):
+            result[stored[np.isin(contents, contents[rows[chosen]])]] |= np.uint8(flag)
         return result
 
     def _stand_ins(self) -> tuple[Rows, Numbers]:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..model import Event, Loss, MissingRun, Page, Process, Region
+from ..model import Event, Evidence, Loss, MissingRun, Page, Process, Region
 
 if TYPE_CHECKING:
     from ..analyze.regions import RegionHistory
@@ -74,6 +74,7 @@ def page_object(page: Page) -> Object:
         "sha256": page.sha256,
         "missing": _text(page.missing),
         "late": page.late,
+        "evidence": [flag.name.lower() for flag in Evidence if flag in page.evidence and flag.name],
         "region": _region(page.region),
     }
 
