@@ -115,8 +115,8 @@ static __always_inline bool is_up_to_date(__u64 folio)
 {
 	__u64 flags = 0;
 
-	bpf_probe_read_kernel(&flags, sizeof(flags),
-			      (void *)(folio + bpf_core_field_offset(struct page, flags)));
+	/* Its flags are the first word of a struct page, under whatever type (mm_types.h). */
+	bpf_probe_read_kernel(&flags, sizeof(flags), (void *)folio);
 	return flags >> bpf_core_enum_value(enum pageflags, PG_uptodate) & 1;
 }
 

@@ -59,6 +59,8 @@ def stands_out(history: RegionHistory) -> bool:
     """Tell code made at run time from what execve and the dynamic linker map from linked files."""
     if history.rwx or history.unlinked or history.generations > 1:
         return True
+    if history.kinds[:1] == (EventKind.EXEC_MAPPING,) and history.region.file_backed:
+        return False  # the program itself; if it was made just now, its bytes are there too
     if history.region.file_backed:
         return not _PLAIN_KINDS.issuperset(history.kinds)
     return set(history.kinds) != {EventKind.EXEC_MAPPING}  # the vDSO
