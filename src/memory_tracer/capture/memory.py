@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CaptureError, NotCapturedError, UsageError
-from ..model import PAGE_SIZE
+from ..model import ADDRESS_END, PAGE_SIZE
 from .columns import Rows
 from .contents import Contents
 from .decode import missing_reason
@@ -123,7 +123,7 @@ class _Pages:
         gap = int(unknown[0]) if len(unknown) else len(self.rows)
         if gap < self._wanted:
             page = self._first + gap * PAGE_SIZE
-            covering = runs["reason"][_covers(runs, page)].tolist()
+            covering = runs["reason"][_covers(runs, page)].tolist() if page < ADDRESS_END else []
             raise _not_captured(pid, page, covering[-1] if covering else None)
         shown = self._latest[self.rows[self.rows >= 0]]
         for row in shown[shown["missing"] != 0][:1]:
