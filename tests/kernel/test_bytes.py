@@ -80,7 +80,8 @@ def test_every_flip_of_every_thread_is_there_with_its_bytes(
     recording = recorder.workload(name, *arguments)
     with recording.open() as capture:
         assert recorded(capture) == recording.said
-        assert capture.losses == ()
+        # Whether a look comes while another thread maps something is chance.
+        assert {loss.reason for loss in capture.losses} <= {"missed-looks"}
 
 
 def test_region_unmapped_at_once_is_still_there_and_its_unmapping_is_an_event(recorder: Recorder) -> None:

@@ -179,6 +179,27 @@ __noinline int choose_mapping(void)
 	return job->passing ? choose_pages() : CHOICE_LOOK;
 }
 
+/* How often the lock is looked at; some 5 microseconds in all. */
+#define LOCK_TRIES 256
+#define WRITER_LOCKED 1 /* RWSEM_WRITER_LOCKED, kernel/locking/rwsem.c */
+
+/* Mappings are walked only while nobody changes them: give another thread time to be done. */
+__noinline int await_lock(void)
+{
+	struct page_job *job = this_job();
+	struct mm_struct *mm;
+
+	if (!job)
+		return 0;
+	mm = (void *)job->address_space;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (!(BPF_CORE_READ(mm, mmap_lock.count.counter) & WRITER_LOCKED))
+			break;
+	}
+	return 0;
+}
+
 /*
  * Look at everything executable in [job->look_start, job->look_end). Then send job->closing, the
  * event this look comes before, if there is one; the end of a process also ends its tracing.
@@ -220,6 +241,9 @@ static __always_inline int look(void)
 		describe_other(&job->event, task);
 	mm = BPF_CORE_READ(task, mm);
 	job->page_tables = mm ? (__u64)BPF_CORE_READ(mm, pgd) : 0;
+	job->address_space = (__u64)mm;
+	if (mm)
+		await_lock();
 	job->hot = 1;
 	job->epoch = 0; /* no call has just flushed the translations */
 	job->pages_left = configured.page_limit;

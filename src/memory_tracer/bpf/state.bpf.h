@@ -225,8 +225,9 @@ struct page_job {
 	struct event_record event;
 	struct outcome_record outcome;
 	struct path_walk path;
-	__u64 vma;        /* argument of note_mapping */
-	__u64 look_start; /* what the last look is for; see look.bpf.h */
+	__u64 vma;           /* argument of note_mapping */
+	__u64 address_space; /* argument of await_lock */
+	__u64 look_start;    /* what the last look is for; see look.bpf.h */
 	__u64 look_end;
 	__u64 look_call;   /* number of the system call it comes before, if look_before does not say it */
 	__u32 look_before; /* enum event_kind */
