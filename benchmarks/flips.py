@@ -106,7 +106,8 @@ class Bursts:
     title = "Without rest"
     method = """\
 The same target flips new regions as fast as it can, each page different from all others. The ring
-buffer has its default size; when it is full, pages are lost, counted, and the capture says so."""
+buffer has its default size; when it is full, pages are lost, counted, and the capture says so. The last
+look sends what is still missing once more; what is lost then counts again, so it can be more than all."""
 
     def __init__(self, bench: Bench, cases: Sequence[Case] = BURSTS) -> None:
         """Measure ``cases``."""
