@@ -9,7 +9,7 @@
 
 static __always_inline int enter_mmap(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
 {
-	struct trace_target *target = current_target();
+	struct trace_target *target = traced_target();
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct mmap_args_t arguments = {
 		.address = ctx->args[0],
@@ -21,7 +21,7 @@ static __always_inline int enter_mmap(struct trace_event_raw_sys_enter *ctx, con
 	};
 	struct page_job *job = this_job();
 
-	if (!target || target->flags & TARGET_WAITS_FOR_EXEC)
+	if (!target)
 		return 0;
 	if (protection_matters(arguments.protection) &&
 	    bpf_map_update_elem(&mmap_args, &thread, &arguments, BPF_ANY))
@@ -62,7 +62,7 @@ static __always_inline bool join_mmap(struct page_job *job, struct trace_target 
 static __always_inline int enter_mprotect(struct trace_event_raw_sys_enter *ctx, __u32 kind,
 					  const enum loop_engine engine)
 {
-	struct trace_target *target = current_target();
+	struct trace_target *target = traced_target();
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct mprotect_args_t arguments = {
 		.address = ctx->args[0],
@@ -75,7 +75,7 @@ static __always_inline int enter_mprotect(struct trace_event_raw_sys_enter *ctx,
 	struct page_job *job = this_job();
 	struct mapping_info *mapping;
 
-	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+	if (!target || !job)
 		return 0;
 	if (configured.flags & CONFIG_DEBUG)
 		bpf_printk("PROT: 0x%llx | PID: %d", arguments.protection, (__u32)(thread >> 32));
@@ -145,14 +145,14 @@ static __always_inline bool join_mprotect(struct page_job *job, struct trace_tar
 
 static __always_inline int enter_placing(struct trace_event_raw_sys_enter *ctx, __u32 kind)
 {
-	struct trace_target *target = current_target();
+	struct trace_target *target = traced_target();
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct placing_args_t arguments = {
 		.arguments = {ctx->args[0], ctx->args[1], ctx->args[2]},
 		.kind = kind,
 	};
 
-	if (!target || target->flags & TARGET_WAITS_FOR_EXEC)
+	if (!target)
 		return 0;
 	if (kind == EVENT_MREMAP) { /* shmat has no more, and the kernel would not let us look */
 		arguments.arguments[3] = ctx->args[3];
@@ -245,12 +245,12 @@ static __always_inline bool join_unpaired(struct page_job *job, struct trace_tar
  */
 static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const enum loop_engine engine)
 {
-	struct trace_target *target = current_target();
+	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
 	__s64 number = ctx->id;
 	__s64 result = ctx->ret;
 
-	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+	if (!target || !job)
 		return 0;
 	if (!join_mprotect(job, target, result) && !join_mmap(job, target, result) &&
 	    !join_placing(job, target, result, engine) && !join_unpaired(job, target, number, result))
@@ -270,12 +270,12 @@ static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const
 /* At entry: the mapping is still there to be looked at. Plain data is no business of ours. */
 static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
 {
-	struct trace_target *target = current_target();
+	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
 	struct event_record *event;
 	struct mapping_info *mapping;
 
-	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+	if (!target || !job)
 		return 0;
 	find_mapping(job, ctx->args[0], engine);
 	mapping = &job->mapping;

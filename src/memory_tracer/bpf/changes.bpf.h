@@ -251,7 +251,6 @@ static __always_inline int before_lock(struct trace_event_raw_mmap_lock___any *c
 	struct mm_struct *mm = ctx->mm;
 	struct page_job *job = this_job();
 	struct change change = NOTHING;
-	struct trace_target *target;
 	bool own = BPF_CORE_READ(task, mm) == mm;
 	struct call call = {};
 
@@ -262,8 +261,7 @@ static __always_inline int before_lock(struct trace_event_raw_mmap_lock___any *c
 		pid = BPF_CORE_READ(task, tgid);
 		tid = BPF_CORE_READ(task, pid);
 	}
-	target = bpf_map_lookup_elem(&targets, &pid);
-	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+	if (!traced_process(pid) || !job)
 		return 0;
 	read_call(&call);
 	if (!own)

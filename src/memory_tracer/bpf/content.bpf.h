@@ -140,9 +140,7 @@ __noinline int forget_page(__u64 address)
 
 	if (!job)
 		return 0;
-	key.start_time_ns = job->event.header.start_time_ns;
-	key.pid = job->event.header.pid;
-	key.address = address & ~(GROUP_BYTES - 1ULL);
+	key = key_of(&job->event.header, group_of(address));
 	group = bpf_map_lookup_elem(&page_hashes, &key);
 	if (group)
 		group->pages[address / PAGE_BYTES % GROUP_PAGES].lanes[0] = 0;
@@ -181,13 +179,11 @@ __noinline int compare_page(__u64 address, __u64 entry)
 	}
 	hash_scratch(job);
 	job->compared++;
-	key.start_time_ns = job->event.header.start_time_ns;
-	key.pid = job->event.header.pid;
-	key.address = address & ~(GROUP_BYTES - 1ULL);
+	key = key_of(&job->event.header, group_of(address));
 	group = bpf_map_lookup_elem(&page_hashes, &key);
 	if (group) {
 		known = &group->pages[address / PAGE_BYTES % GROUP_PAGES];
-		if (known->lanes[0] == job->hash.lanes[0] && known->lanes[1] == job->hash.lanes[1]) {
+		if (same_hash(known, &job->hash)) {
 			job->outcome.unchanged++;
 			count(COUNTER_UNCHANGED, 1);
 			return 0;
@@ -196,8 +192,7 @@ __noinline int compare_page(__u64 address, __u64 entry)
 	if (!group || !group->pages[address / PAGE_BYTES % GROUP_PAGES].lanes[0])
 		job->discovered++;
 	send_event();
-	if (job->sent_sequence && job->sent_flags == flags && job->sent_hash.lanes[0] == job->hash.lanes[0] &&
-	    job->sent_hash.lanes[1] == job->hash.lanes[1]) {
+	if (job->sent_sequence && job->sent_flags == flags && same_hash(&job->sent_hash, &job->hash)) {
 		add_repeat(job, address);
 		remember_page(&key, address, &job->hash);
 		return 0;

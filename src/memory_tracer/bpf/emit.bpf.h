@@ -164,9 +164,7 @@ __noinline int flush_repeat(void)
 		return 0;
 	}
 	next_sequence();
-	key.start_time_ns = job->event.header.start_time_ns;
-	key.pid = job->event.header.pid;
-	key.address = job->repeat_start & ~(GROUP_BYTES - 1ULL);
+	key = key_of(&job->event.header, group_of(job->repeat_start));
 #pragma clang loop unroll(disable)
 	for (int i = 0; i <= REPEAT_GROUPS; i++) {
 		bpf_map_delete_elem(&page_hashes, &key);

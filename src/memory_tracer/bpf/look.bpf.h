@@ -39,9 +39,12 @@ static __always_inline bool can_hide_bytes(const struct mapping_info *mapping)
 /* What is left of a recent file's bytes after so many pages is left to user space: the file is there. */
 #define RECENT_PAGES 256
 
-static __always_inline bool is_only_recent(const struct mapping_info *mapping)
+static __always_inline void limit_recent(struct page_job *job)
 {
-	return mapping->recent && !mapping->unlinked && !mapping->memory_file;
+	const struct mapping_info *mapping = &job->mapping;
+
+	if (mapping->recent && !mapping->unlinked && !mapping->memory_file && job->pages_left > RECENT_PAGES)
+		job->pages_left = RECENT_PAGES;
 }
 
 /* Look at job->mapping, as far as it lies within the range asked for. */
@@ -86,8 +89,7 @@ __noinline int look_at_mapping(void)
 	job->sent_sequence = 0;
 	__builtin_memset(&job->outcome, 0, sizeof(job->outcome));
 	left = job->pages_left;
-	if (is_only_recent(mapping) && left > RECENT_PAGES)
-		job->pages_left = RECENT_PAGES;
+	limit_recent(job);
 	allowed = job->pages_left;
 	take_pages(job, ENGINE_ITERATOR);
 	job->pages_left = left - (allowed - job->pages_left);
@@ -144,9 +146,9 @@ __noinline int choose_pages(void)
 	if (!needs_page_cache(&job->mapping)) {
 #pragma clang loop unroll(disable)
 		for (int i = 0; i < PASS_SKIPS && start < end; i++) {
-			if (read_entries(start & ~(GROUP_BYTES - 1ULL)))
+			if (read_entries(group_of(start)))
 				break;
-			start = (start & ~(job->span - 1)) + job->span;
+			start = after_span(job, start);
 		}
 	}
 	job->look_start = start;

@@ -28,13 +28,14 @@ static __always_inline void read_mapping(struct vm_area_struct *vma, struct mapp
 	out->known = 1;
 	if (file) {
 		struct inode *inode = BPF_CORE_READ(file, f_inode);
+		__s64 changed_ns = change_time(inode);
 
 		out->inode_address = (__u64)inode;
 		out->inode = BPF_CORE_READ(inode, i_ino);
 		out->device = BPF_CORE_READ(inode, i_sb, s_dev);
 		out->unlinked = BPF_CORE_READ(inode, i_nlink) == 0;
-		out->recent = change_time(inode) >= configured.files_since_ns;
-		out->changed = change_time(inode) >= configured.started_ns;
+		out->recent = changed_ns >= configured.files_since_ns;
+		out->changed = changed_ns >= configured.started_ns;
 		out->memory_file = BPF_CORE_READ(inode, i_sb, s_magic) == TMPFS_MAGIC &&
 				   (out->unlinked || out->flags & VM_SHARED);
 		out->viewed = out->flags & VM_SHARED &&
@@ -81,7 +82,10 @@ __noinline int find_in_tree(__u64 address)
 	struct vm_area_struct *vma;
 	struct rb_node *node;
 
-	if (!job || !bpf_core_field_exists(mm->mm_rb))
+	if (!job)
+		return 0;
+	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
+	if (!bpf_core_field_exists(mm->mm_rb))
 		return 0;
 	node = BPF_CORE_READ(mm, mm_rb.rb_node);
 #pragma clang loop unroll(disable)
@@ -110,26 +114,17 @@ static __always_inline void find_mapping(struct page_job *job, __u64 address, co
 {
 	long error;
 
-	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
 	if (engine == ENGINE_BOUNDED) {
 		find_in_tree(address);
 		return;
 	}
+	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
 	error = bpf_find_vma(bpf_get_current_task_btf(), address, on_mapping, NULL, 0);
 	if (error && error != -ENOENT)
 		count(COUNTER_MAPPING_UNKNOWN, 1);
 }
 
-/* The same as functions that the verifier looks at once, for loops. */
-__noinline int find_with_tree(__u64 address)
-{
-	struct page_job *job = this_job();
-
-	if (job)
-		find_mapping(job, address, ENGINE_BOUNDED);
-	return 0;
-}
-
+/* The same as a function that the verifier looks at once, for loops; find_in_tree is one already. */
 __noinline int find_with_lookup(__u64 address)
 {
 	struct page_job *job = this_job();

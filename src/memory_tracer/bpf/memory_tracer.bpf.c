@@ -38,13 +38,13 @@ int enter_shmat(struct trace_event_raw_sys_enter *ctx)
  */
 static __always_inline int pass(void *ctx, __u32 pid, __u32 tid)
 {
-	struct trace_target *target = bpf_map_lookup_elem(&targets, &pid);
+	struct trace_target *target = traced_process(pid);
 	struct page_job *job = this_job();
 
 	if (bpf_get_current_pid_tgid() >> 32 != configured.recorder || !(configured.flags & CONFIG_OTHERS) ||
 	    !have_page_tables())
 		return 0;
-	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job || !may_pass(target))
+	if (!target || !job || !may_pass(target))
 		return 0;
 	ask_for_look(job, target->pass_cursor, ~0ULL, 0);
 	job->passing = 1;
@@ -58,13 +58,13 @@ SEC("?tracepoint/syscalls/sys_enter_madvise")
 int enter_madvise__iterator(struct trace_event_raw_sys_enter *ctx)
 {
 	__u64 start = ctx->args[0], length = page_align(ctx->args[1]), advice = ctx->args[2];
-	struct trace_target *target = current_target();
+	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
 	struct mapping_info *mapping;
 
 	if (advice == ADVICE_PASS)
 		return pass(ctx, start, ctx->args[1]);
-	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+	if (!target || !job)
 		return 0;
 	if (advice != MADV_DONTNEED && advice != MADV_FREE && advice != MADV_REMOVE &&
 	    advice != MADV_DONTNEED_LOCKED && advice != MADV_GUARD_INSTALL)
@@ -84,10 +84,10 @@ int enter_madvise__iterator(struct trace_event_raw_sys_enter *ctx)
 SEC("?tracepoint/syscalls/sys_enter_ftruncate")
 int enter_discard__iterator(struct trace_event_raw_sys_enter *ctx)
 {
-	struct trace_target *target = current_target();
+	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
 
-	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+	if (!target || !job)
 		return 0;
 	ask_for_look(job, 0, ~0ULL, 0);
 	job->look_call = ctx->id;
@@ -99,11 +99,11 @@ int enter_discard__iterator(struct trace_event_raw_sys_enter *ctx)
 SEC("?tracepoint/io_uring/io_uring_submit_req")
 int submit_request__iterator(struct trace_event_raw_io_uring_submit_req___any *ctx)
 {
-	struct trace_target *target = current_target();
+	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
 	__u8 what = ctx->opcode;
 
-	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+	if (!target || !job)
 		return 0;
 	if (what == IORING_OP_FALLOCATE || what == IORING_OP_MADVISE || what == IORING_OP_FTRUNCATE)
 		look_before(ctx, job, 0, ~0ULL, what == IORING_OP_MADVISE ? EVENT_MADVISE : 0);
@@ -124,10 +124,10 @@ int before_lock__iterator(struct trace_event_raw_mmap_lock___any *ctx)
 SEC("?tracepoint/syscalls/sys_enter_execve")
 int enter_execve__iterator(struct trace_event_raw_sys_enter *ctx)
 {
-	struct trace_target *target = current_target();
+	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
 
-	if (target && !(target->flags & TARGET_WAITS_FOR_EXEC) && job)
+	if (target && job)
 		look_before(ctx, job, 0, ~0ULL, EVENT_EXEC);
 	return 0;
 }
@@ -139,10 +139,10 @@ int enter_execve__iterator(struct trace_event_raw_sys_enter *ctx)
 SEC("?tracepoint/syscalls/sys_enter_exit_group")
 int enter_exit_group__iterator(struct trace_event_raw_sys_enter *ctx)
 {
-	struct trace_target *target = current_target();
+	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
 
-	if (target && !(target->flags & TARGET_WAITS_FOR_EXEC) && job)
+	if (target && job)
 		look_before(ctx, job, 0, ~0ULL, EVENT_EXIT);
 	return 0;
 }

@@ -81,9 +81,7 @@ __noinline int find_untouched_pages(void)
 	target = current_target();
 	if (!target || !job->epoch || target->epoch != job->epoch)
 		return 0;
-	key.start_time_ns = job->event.header.start_time_ns;
-	key.pid = job->event.header.pid;
-	key.address = job->group;
+	key = key_of(&job->event.header, job->group);
 	hashes = find_hashes(&key);
 	if (!hashes)
 		return 0;
@@ -156,11 +154,7 @@ __noinline int take_page(__u64 index)
  */
 static __always_inline void forget_hashes(struct page_job *job)
 {
-	struct region_key key = {
-		.start_time_ns = job->event.header.start_time_ns,
-		.address = job->group,
-		.pid = job->event.header.pid,
-	};
+	struct region_key key = key_of(&job->event.header, job->group);
 
 	bpf_map_delete_elem(&page_hashes, &key);
 }
@@ -187,7 +181,7 @@ static __always_inline int step(const enum loop_engine engine)
 		job->cursor = job->limit;
 		return 0;
 	}
-	job->group = job->cursor & ~(GROUP_BYTES - 1ULL);
+	job->group = group_of(job->cursor);
 	if (!job->hot)
 		forget_hashes(job);
 	job->cached = 0;
@@ -202,7 +196,7 @@ static __always_inline int step(const enum loop_engine engine)
 				forget_hashes(job);
 				job->span = GROUP_BYTES;
 			}
-			next = (job->cursor & ~(job->span - 1)) + job->span;
+			next = after_span(job, job->cursor);
 			next = next < job->limit ? next : job->limit;
 			add_absent(job, job->cursor, (next - job->cursor) / PAGE_BYTES, false);
 			job->cursor = next;

@@ -108,6 +108,12 @@ __noinline int read_entries(__u64 group)
 	return 1;
 }
 
+/* What comes behind the bytes that shared the fate of `address`, by read_entries' last answer. */
+static __always_inline __u64 after_span(const struct page_job *job, __u64 address)
+{
+	return (address & ~(job->span - 1)) + job->span;
+}
+
 /*
  * Copy page `index` of the group through the direct map. Fails when its entry is no longer the one
  * that was read: the page may be somebody else's by now.

@@ -18,14 +18,14 @@ static __always_inline bool failed(__s64 result)
 	return result < 0 && result >= -MAX_ERRNO;
 }
 
-/* Whether a call on a region that starts at `address` was seen. */
+/* Whether a call on a region of the caller that starts at `address` was seen. */
 static __always_inline bool knows_region(const struct trace_target *target, __u64 address)
 {
-	struct region_key key = {
+	const struct record_header owner = {
 		.start_time_ns = target->start_time_ns,
-		.address = address,
 		.pid = bpf_get_current_pid_tgid() >> 32,
 	};
+	struct region_key key = key_of(&owner, address);
 
 	return bpf_map_lookup_elem(&regions, &key) != NULL;
 }
@@ -40,11 +40,7 @@ static __always_inline bool knows_region(const struct trace_target *target, __u6
 static __always_inline struct region_state *note_region(struct page_job *job)
 {
 	struct event_record *event = &job->event;
-	struct region_key key = {
-		.start_time_ns = event->header.start_time_ns,
-		.address = event->header.address,
-		.pid = event->header.pid,
-	};
+	struct region_key key = key_of(&event->header, event->header.address);
 	struct region_state *state = bpf_map_lookup_elem(&regions, &key);
 	struct region_state first = {.calls = 1};
 
@@ -143,8 +139,7 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 	job->cursor = event->header.address;
 	job->end = event->header.address + event->length;
 	job->pages_left = configured.page_limit;
-	if (is_only_recent(&job->mapping) && job->pages_left > RECENT_PAGES)
-		job->pages_left = RECENT_PAGES;
+	limit_recent(job);
 	event->page_count = event->length / PAGE_BYTES;
 	state = note_region(job);
 	if (state && job->hot) {
@@ -173,7 +168,7 @@ static __always_inline __u64 end_of_executable(struct page_job *job, __u64 start
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < PARTIAL_MAPPINGS && start < end; i++) {
 		if (engine == ENGINE_BOUNDED)
-			find_with_tree(start);
+			find_in_tree(start);
 		else
 			find_with_lookup(start);
 		if (!job->mapping.known || !(job->mapping.flags & VM_EXEC))

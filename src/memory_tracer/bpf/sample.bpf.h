@@ -14,13 +14,13 @@
 
 static __always_inline void sample(__u64 instruction, __u64 stack)
 {
-	struct trace_target *target = current_target();
+	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
 	struct event_record *event;
 	struct mapping_info *mapping;
 	struct mm_struct *mm;
 
-	if (!target || target->flags & TARGET_WAITS_FOR_EXEC || !job)
+	if (!target || !job)
 		return;
 	find_mapping(job, instruction, ENGINE_ITERATOR);
 	mapping = &job->mapping;

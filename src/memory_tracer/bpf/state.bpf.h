@@ -101,6 +101,15 @@ struct region_key {
 	__u32 reserved;
 };
 
+static __always_inline struct region_key key_of(const struct record_header *owner, __u64 address)
+{
+	return (struct region_key){
+		.start_time_ns = owner->start_time_ns,
+		.address = address,
+		.pid = owner->pid,
+	};
+}
+
 /* How often a region was flipped, and what was left out since its last event. */
 struct region_state {
 	__u64 calls;
@@ -123,9 +132,19 @@ struct {
 #define GROUP_PAGES 64
 #define GROUP_BYTES (GROUP_PAGES * PAGE_BYTES)
 
+static __always_inline __u64 group_of(__u64 address)
+{
+	return address & ~(GROUP_BYTES - 1ULL);
+}
+
 struct page_hash {
 	__u64 lanes[2];
 };
+
+static __always_inline bool same_hash(const struct page_hash *one, const struct page_hash *other)
+{
+	return one->lanes[0] == other->lanes[0] && one->lanes[1] == other->lanes[1];
+}
 
 struct group_hashes {
 	struct page_hash pages[GROUP_PAGES];
@@ -264,6 +283,19 @@ static __always_inline struct trace_target *current_target(void)
 	__u32 pid = bpf_get_current_pid_tgid() >> 32;
 
 	return bpf_map_lookup_elem(&targets, &pid);
+}
+
+/* The entry of process `pid`, or NULL when nothing of it counts: it may still be our own launcher. */
+static __always_inline struct trace_target *traced_process(__u32 pid)
+{
+	struct trace_target *target = bpf_map_lookup_elem(&targets, &pid);
+
+	return target && !(target->flags & TARGET_WAITS_FOR_EXEC) ? target : NULL;
+}
+
+static __always_inline struct trace_target *traced_target(void)
+{
+	return traced_process(bpf_get_current_pid_tgid() >> 32);
 }
 
 static __always_inline void count(enum trace_counter which, __u64 amount)

@@ -84,22 +84,18 @@ def _wrong_totals(index: Index) -> Iterator[str]:
 
 
 def _notes(index: Index, relations: Relations) -> Iterator[str]:
-    coalesced = index.counters.get("kernel", {}).get("coalesced", 0)
+    coalesced = index.counter("kernel", "coalesced")
     late = int(np.count_nonzero(relations.rows["flags"] & FLAG_LATE))
     stand_ins = len(relations.events) - relations.recorded_count
     unknown = int(np.count_nonzero(relations.events["kind"] == EventKind.UNKNOWN)) - stand_ins
     facts = {
         "calls on hot regions that changed nothing and are only counted": coalesced,
         "pages read by user space some time after their event": late,
-        "threads that the kernel does not let us sample": _recorder(index, "unsampled_threads"),
+        "threads that the kernel does not let us sample": index.counter("recorder", "unsampled_threads"),
         "events whose own record is lost while pages of them are there": stand_ins,
         "events of a kind this version does not know": unknown,
     }
     return (f"{fact}: {count}" for fact, count in facts.items() if count)
-
-
-def _recorder(index: Index, name: str) -> int:
-    return index.counters.get("recorder", {}).get(name, 0)
 
 
 def _listed(what: str, examples: list[int], count: int) -> str:

@@ -73,6 +73,10 @@ class Index:
         """TEXT records in order of ordinal."""
         return self._records[RecordType.TEXT].rows
 
+    def counter(self, side: str, name: str) -> int:
+        """What was last counted of ``name`` in the ``kernel`` or by the ``recorder``; 0 if nothing."""
+        return self.counters.get(side, {}).get(name, 0)
+
     @property
     def record_count(self) -> int:
         """Records other than pages in the file, those that say nothing to us included."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -80,13 +80,10 @@ def pages_by_reason(relations: Relations) -> Counter[Missing]:
 
 
 def _kernel_losses(index: Index, relations: Relations) -> Iterator[Loss]:
-    kernel = index.counters.get("kernel", {})
-    counts = {name: kernel.get(name, 0) for name in LOSS_COUNTERS}
+    counts = {name: index.counter("kernel", name) for name in LOSS_COUNTERS}
     # A recording that was killed has fewer counters than records.
     counts["lost_pages"] = max(counts["lost_pages"], pages_by_reason(relations)[Missing.RING_FULL])
-    for name, (unit, explanation) in LOSS_COUNTERS.items():
-        if counts[name]:
-            yield Loss(name.replace("_", "-"), counts[name], unit, explanation)
+    yield from _counted(counts, LOSS_COUNTERS)
     explained = sum(count for name, count in counts.items() if name.startswith("lost_"))
     gaps = sequence_gaps(index) - explained - index.unknown_records - index.malformed_records
     if gaps > 0:
@@ -95,22 +92,26 @@ def _kernel_losses(index: Index, relations: Relations) -> Iterator[Loss]:
         )
     if index.end is not None:
         arrived = int(np.count_nonzero((relations.rows["flags"] & FLAG_LATE) == 0))
-        if kernel.get("pages", 0) > arrived:
-            lost = kernel["pages"] - arrived
+        lost = index.counter("kernel", "pages") - arrived
+        if lost > 0:
             yield Loss("undelivered-pages", lost, "pages", "the kernel sent more pages than reached the file")
 
 
 def _recorder_losses(index: Index) -> Iterator[Loss]:
-    recorder = index.counters.get("recorder", {})
-    for name, (unit, explanation) in RECORDER_LOSSES.items():
-        if recorder.get(name, 0):
-            yield Loss(name.replace("_", "-"), recorder[name], unit, explanation)
+    counts = {name: index.counter("recorder", name) for name in RECORDER_LOSSES}
+    yield from _counted(counts, RECORDER_LOSSES)
+
+
+def _counted(counts: Mapping[str, int], meanings: Mapping[str, tuple[str, str]]) -> Iterator[Loss]:
+    """Yield a loss for each counter that counted something; ``meanings`` are units and explanations."""
+    for name, (unit, explanation) in meanings.items():
+        if counts[name]:
+            yield Loss(name.replace("_", "-"), counts[name], unit, explanation)
 
 
 def _missing_pages(index: Index, relations: Relations) -> Iterator[Loss]:
-    recorder = index.counters.get("recorder", {})
     counts = pages_by_reason(relations)
-    counts[Missing.LIMIT] = max(counts[Missing.LIMIT], recorder.get("limited_pages", 0))
+    counts[Missing.LIMIT] = max(counts[Missing.LIMIT], index.counter("recorder", "limited_pages"))
     for reason in Missing:
         if counts[reason] and reason is not Missing.RING_FULL:
             yield Loss(str(reason), counts[reason], "pages", reason.sentence)
@@ -143,7 +144,7 @@ def _unreadable_records(index: Index) -> Iterator[Loss]:
     if index.unknown_records:
         unknown = index.unknown_records
         yield Loss("unknown-records", unknown, "records", "this version does not know their type")
-    malformed = index.counters.get("recorder", {}).get("malformed_records", 0) + index.malformed_records
+    malformed = index.counter("recorder", "malformed_records") + index.malformed_records
     if malformed:
         yield Loss("malformed-records", malformed, "records", "they contradict themselves")
 

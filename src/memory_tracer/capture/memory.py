@@ -20,8 +20,8 @@ def read_memory(
 
     Of several processes with this PID it is the last that had the first page captured by then.
     Pages that were absent then are zeros. Raises ``NotCapturedError`` when the bytes of a page are not
-    in the capture or became outdated,
-    ``CaptureError`` when they are damaged, ``UsageError`` for a negative address or size.
+    in the capture or became outdated, ``CaptureError`` when they are damaged, ``UsageError`` for a
+    negative address or size.
     """
     if address < 0 or size < 0:
         raise UsageError(f"{size} bytes at {address} cannot be read")

@@ -92,9 +92,12 @@ class Program:
         kernel.btf  # noqa: B018 - without BTF nothing loads: say so before libbpf does
         self.page_loop = settings.page_loop or kernel.page_loop
         self.looks_last = self.page_loop == "iterator" and kernel.knows("bpf_iter_task_vma_new")
+        looks_at_others = self.looks_last and kernel.knows("bpf_task_from_pid")
         try:
-            self._load(looks_at_others=self.looks_last and kernel.knows("bpf_task_from_pid"))
+            self._load(looks_at_others=looks_at_others)
         except LoadError:
+            if not looks_at_others:
+                raise
             # Before Linux 6.12 tracepoints may not use that function, which BTF does not tell.
             self._load(looks_at_others=False)
 
@@ -246,9 +249,9 @@ class Program:
     def set_epoch(self, pid: int, epoch: int) -> bool:
         """Tell the program which clearing of accessed bits it may rely on (0: none).
 
-        Returns False when ``pid`` is no target any more.
-        The kernel may write to the same entry at this moment. What can get lost are a start time,
-        which it finds again, and the wish for an epoch, which it repeats.
+        Returns False when ``pid`` is no target any more. The kernel may write to the same entry at
+        this moment. What can get lost are a start time, which it finds again, and the wish for an
+        epoch, which it repeats.
         """
         table, key = self._object.map("targets"), _TARGET_KEY.pack(pid)
         value = table.lookup(key, _TARGET.size)

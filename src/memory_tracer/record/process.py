@@ -45,8 +45,11 @@ def uid(pid: int) -> int:
 
 def start_time_ns(pid: int) -> int:
     """When the process started, in nanoseconds since boot, to a clock tick (10 ms); OSError if gone."""
-    ticks = int(_stat_fields(pid)[1][19])
-    return ticks * _TICK_NS
+    return _start_time_ns(_stat_fields(pid)[1])
+
+
+def _start_time_ns(fields: list[str]) -> int:
+    return int(fields[19]) * _TICK_NS
 
 
 def is_same(pid: int, start_ns: int) -> bool:
@@ -82,8 +85,11 @@ def living_thread(pid: int) -> int:
     raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
 
 
-def check_traceable(pid: int) -> None:
-    """Raise one clear sentence unless ``pid`` is a living user process."""
+def check_traceable(pid: int) -> int:
+    """Raise one clear sentence unless ``pid`` is a living user process; returns when it started.
+
+    In nanoseconds since boot, to a clock tick.
+    """
     if pid <= 0:
         raise UsageError(f"{pid} is not the PID of a process; PIDs start at 1")
     try:
@@ -109,6 +115,7 @@ def check_traceable(pid: int) -> None:
         ) from error
     except OSError:
         raise TargetError(f"process {pid} ended before it could be traced") from None
+    return _start_time_ns(fields)
 
 
 def _leader(pid: int) -> int:

@@ -49,10 +49,8 @@ class Session:
         command runs as and who shall own the capture. Raises a ``memory_tracer.Error``; nothing is
         left behind then.
         """
-        for pid in pids:
-            process.check_traceable(pid)
         self.output = output
-        self._pids = {pid: process.start_time_ns(pid) for pid in pids}
+        self._pids = {pid: process.check_traceable(pid) for pid in pids}
         with contextlib.ExitStack() as stack:
             if pids:  # the sampler needs two files for each of their threads
                 limits = process.raise_file_limit()

@@ -124,7 +124,7 @@ class Settings:
             self.page_limit,
             physical_gib,
             os.getpid(),
-            time.time_ns() - _STAMP_ERROR_NS,
+            recently(0),
             self.files_since_ns,
             (self.comm or "").encode(),
             *struct.unpack(f"<{_HASH_KEY_WORDS}Q", secrets.token_bytes(8 * _HASH_KEY_WORDS)),
