@@ -75,14 +75,21 @@ struct task_struct___x86 {
 	struct thread_info___x86 thread_info;
 } __attribute__((preserve_access_index));
 
+/* Whether the system call that the current thread is in came by the 32-bit ABI. */
+static __always_inline bool is_compat_call(void)
+{
+	struct task_struct___x86 *x86 = (void *)bpf_get_current_task_btf();
+
+	return bpf_core_field_exists(x86->thread_info.status) &&
+	       BPF_CORE_READ(x86, thread_info.status) & TS_COMPAT;
+}
+
 static __always_inline void read_call(struct call *call)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct task_struct___x86 *x86 = (void *)task;
 	struct pt_regs *registers = (void *)bpf_task_pt_regs(task);
 
-	call->compat = bpf_core_field_exists(x86->thread_info.status) &&
-		       BPF_CORE_READ(x86, thread_info.status) & TS_COMPAT;
+	call->compat = is_compat_call();
 #if defined(__TARGET_ARCH_x86)
 	call->number = BPF_CORE_READ(registers, orig_ax);
 	if (call->compat) {

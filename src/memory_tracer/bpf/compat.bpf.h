@@ -68,12 +68,16 @@
 #define TMPFS_MAGIC 0x01021994 /* include/uapi/linux/magic.h */
 
 /*
- * Helpers newer than the oldest kernel: BPF_FUNC_task_pt_regs is Linux 5.15
- * (dd6e10fbd9fb "bpf: Add bpf_task_pt_regs() helper").
+ * Helpers newer than the oldest kernel: BPF_FUNC_get_task_stack is Linux 5.9 (fa28dcb82a38 "bpf:
+ * Introduce helper bpf_get_task_stack()"), BPF_FUNC_task_pt_regs 5.15 (dd6e10fbd9fb "bpf: Add
+ * bpf_task_pt_regs() helper").
  */
 enum bpf_func_id___newer {
+	BPF_FUNC_get_task_stack___newer = 0x7ffe,
 	BPF_FUNC_task_pt_regs___newer = 0x7fff,
 };
+#define kernel_has_task_stack()                                                                              \
+	bpf_core_enum_value_exists(enum bpf_func_id___newer, BPF_FUNC_get_task_stack___newer)
 #define kernel_has_task_pt_regs()                                                                            \
 	bpf_core_enum_value_exists(enum bpf_func_id___newer, BPF_FUNC_task_pt_regs___newer)
 

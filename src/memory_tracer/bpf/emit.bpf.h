@@ -9,6 +9,7 @@
 const struct page_record *unused_page_record __attribute__((unused));
 const struct missing_record *unused_missing_record __attribute__((unused));
 const struct repeat_record *unused_repeat_record __attribute__((unused));
+const struct frames_record *unused_frames_record __attribute__((unused));
 
 /*
  * Waking the reader costs more than copying a page, so it is woken once, when pending data
@@ -45,6 +46,42 @@ static __always_inline void fill_header(struct record_header *header, const stru
  * the map and not as an argument.
  */
 
+/* Whether the user stack of the current thread is the one of the event's process. */
+static __always_inline bool has_stack(const struct page_job *job)
+{
+	/* After execve it is the new program's, which has not run yet. */
+	return !job->remote && job->event.kind != EVENT_EXEC && job->event.kind != EVENT_EXEC_MAPPING;
+}
+
+/*
+ * Send from where in the target the event came. The kernel follows frame pointers; a function without
+ * one, such as the C library's wrapper of a system call, has its return address on top of the stack.
+ */
+static __always_inline void send_stack(struct page_job *job)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct frames_record *record;
+	long bytes;
+
+	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	if (!record) {
+		next_sequence();
+		count(COUNTER_LOST_STACKS, 1);
+		return;
+	}
+	__builtin_memset(record, 0, sizeof(*record));
+	bytes = bpf_get_task_stack(task, record->frames, sizeof(record->frames), BPF_F_USER_STACK);
+	if (bytes <= 0) {
+		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
+		return;
+	}
+	fill_header(&record->header, &job->event.header, RECORD_FRAMES, sizeof(*record));
+	record->header.address = 0;
+	bpf_probe_read_user(&record->header.address, sizeof(__u64), (void *)job->event.caller_sp);
+	record->count = bytes / sizeof(__u64);
+	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+}
+
 /* Send the event being prepared, once. Its pages name it by the sequence given here. */
 __noinline int send_event(void)
 {
@@ -56,10 +93,13 @@ __noinline int send_event(void)
 	event = &job->event;
 	job->event_sent = 1;
 	event->header.sequence = next_sequence();
-	if (bpf_ringbuf_output(&events, event, sizeof(*event), submit_flags()))
+	if (bpf_ringbuf_output(&events, event, sizeof(*event), submit_flags())) {
 		count(COUNTER_LOST_EVENTS, 1);
-	else
-		count(COUNTER_EVENTS, 1);
+		return 0;
+	}
+	count(COUNTER_EVENTS, 1);
+	if (kernel_has_task_stack() && has_stack(job))
+		send_stack(job);
 	return 0;
 }
 

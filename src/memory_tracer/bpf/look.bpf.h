@@ -36,6 +36,13 @@ static __always_inline bool can_hide_bytes(const struct mapping_info *mapping)
 	return mapping->unlinked || mapping->memory_file || mapping->changed;
 }
 
+/* Whether bytes of the executable mapping may change without a call: it can be written to, here or elsewhere. */
+static __always_inline bool changes_silently(const struct mapping_info *mapping)
+{
+	return mapping->flags & (VM_WRITE | VM_SHARED) || mapping->unlinked || mapping->memory_file ||
+	       mapping->changed;
+}
+
 /* What is left of a recent file's bytes after so many pages is left to user space: the file is there. */
 #define RECENT_PAGES 256
 
@@ -167,15 +174,15 @@ __noinline int choose_mapping(void)
 		return CHOICE_STOP;
 	mapping = &job->mapping;
 	note_mapping();
-	if (mapping->start >= job->look_end)
-		return CHOICE_STOP;
-	if (!(mapping->flags & VM_EXEC))
-		return 0;
 	if (!job->mappings_left) {
 		count(COUNTER_UNLISTED, 1);
 		return CHOICE_STOP;
 	}
 	job->mappings_left--;
+	if (changes_silently(mapping))
+		job->found_silent = 1;
+	else if (job->silent)
+		return 0;
 	if (!can_hide_bytes(mapping) && !(job->look_before == EVENT_EXEC_MAPPING && mapping->recent))
 		return 0;
 	return job->passing ? choose_pages() : CHOICE_LOOK;
@@ -214,8 +221,9 @@ static __always_inline int look(void)
 	struct vm_area_struct *vma;
 	struct task_struct *task;
 	struct mm_struct *mm;
-	bool remote, passing;
+	bool remote, passing, silent;
 	__u32 pid;
+	bool missed;
 	int choice;
 
 	if (!job)
@@ -235,10 +243,13 @@ static __always_inline int look(void)
 	if (!target->start_time_ns)
 		target->start_time_ns = start_time_of(task);
 	passing = job->passing;
+	silent = job->silent;
 	begin_event(job, target, EVENT_LOOK);
 	note_caller(&job->event);
 	job->remote = remote;
 	job->passing = passing;
+	job->silent = silent;
+	job->found_silent = 0;
 	if (remote)
 		describe_other(&job->event, task);
 	mm = BPF_CORE_READ(task, mm);
@@ -252,9 +263,14 @@ static __always_inline int look(void)
 	job->mappings_left = LOOK_MAPPINGS;
 	if (passing)
 		target->pass_cursor = 0; /* unless something is left */
-	if (bpf_iter_task_vma_new(&it, task, job->look_start) == -EBUSY)
+	missed = bpf_iter_task_vma_new(&it, task, job->look_start) == -EBUSY;
+	if (missed && !silent && !passing) /* those come again */
 		count(COUNTER_MISSED_LOOKS, 1);
 	while ((vma = bpf_iter_task_vma_next(&it))) {
+		if (vma->vm_start >= job->look_end)
+			break;
+		if (!(vma->vm_flags & VM_EXEC))
+			continue;
 		job->vma = (__u64)vma;
 		choice = choose_mapping();
 		if (choice & CHOICE_LOOK)
@@ -265,6 +281,12 @@ static __always_inline int look(void)
 	bpf_iter_task_vma_destroy(&it);
 	if (passing)
 		target->pass_credit -= job->outcome.captured;
+	if (silent)
+		target->call_credit -= bpf_ktime_get_ns() - target->call_ns;
+	if (job->found_silent)
+		target->flags |= TARGET_CHANGES;
+	else if (silent && !missed)
+		target->flags &= ~TARGET_CHANGES;
 	if (configured.flags & CONFIG_OTHERS)
 		bpf_task_release(task);
 	if (!job->has_closing)
@@ -288,8 +310,27 @@ static __always_inline void ask_for_look(struct page_job *job, __u64 start, __u6
 	job->look_call = 0;
 	job->look_compat = 0;
 	job->passing = 0;
+	job->silent = 0;
 	job->look_pid = bpf_get_current_pid_tgid() >> 32;
 	job->has_closing = 0;
+}
+
+/* So much can be saved up for looks before system calls: 5 ms. */
+#define CALL_CREDIT_NS 5000000
+
+/* Whether there is something to look at before each system call of the target, and time left for it. */
+static __always_inline bool may_look_before_call(struct trace_target *target)
+{
+	__u64 now;
+
+	if (!(target->flags & TARGET_CHANGES))
+		return false;
+	now = bpf_ktime_get_ns();
+	target->call_credit += (now - target->call_ns) * configured.call_share / 100;
+	if (target->call_credit > CALL_CREDIT_NS || configured.call_share >= 100)
+		target->call_credit = CALL_CREDIT_NS;
+	target->call_ns = now;
+	return target->call_credit > 0;
 }
 
 /* Ask for a look at [start, end) before `before`. The program that calls this ends here. */

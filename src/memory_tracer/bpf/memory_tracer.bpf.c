@@ -110,6 +110,28 @@ int submit_request__iterator(struct trace_event_raw_io_uring_submit_req___any *c
 	return 0;
 }
 
+/* ---- any system call ------------------------------------------------------------------------- */
+
+/*
+ * Code that was written without a call may have run since the last one, and be gone after this one's
+ * return. So what can change silently is looked at, as long as that does not slow the target too much.
+ */
+SEC("?tracepoint/raw_syscalls/sys_enter")
+int before_call__iterator(struct trace_event_raw_sys_enter *ctx)
+{
+	struct trace_target *target = traced_target();
+	struct page_job *job = this_job();
+
+	if (!target || !job || !may_look_before_call(target))
+		return 0;
+	ask_for_look(job, 0, ~0ULL, 0);
+	job->silent = 1;
+	job->look_call = ctx->id;
+	job->look_compat = is_compat_call();
+	bpf_tail_call(ctx, &look_program, 0);
+	return 0;
+}
+
 /* ---- before an address space changes ------------------------------------------------------- */
 
 SEC("?tracepoint/mmap_lock/mmap_lock_start_locking")

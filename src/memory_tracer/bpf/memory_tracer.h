@@ -24,6 +24,7 @@ enum record_type {
 	RECORD_OUTCOME = 4, /* what became of an event's pages, in numbers */
 	RECORD_TEXT = 5,    /* a path or a command line */
 	RECORD_REPEAT = 6,  /* a run of pages with the bytes of a page record before it */
+	RECORD_FRAMES = 7,  /* the caller's user stack at an event */
 };
 
 /* Values are part of the file format: append only. */
@@ -157,6 +158,16 @@ struct repeat_record {
 	__u64 reserved[6];
 };
 
+/* Frames of a user stack that are kept, innermost first. */
+#define STACK_FRAMES 23
+
+struct frames_record {
+	struct record_header header; /* address: the word on top of the stack, often a return address */
+	__u32 count;                 /* of the frames, those that are known */
+	__u32 reserved0;
+	__u64 frames[STACK_FRAMES]; /* the instruction pointer, then return addresses */
+};
+
 /* Sent when the page records alone do not account for event_record.page_count. Pages. */
 struct outcome_record {
 	struct record_header header;
@@ -212,6 +223,7 @@ enum trace_counter {
 	COUNTER_MISSED_LOOKS, /* another thread was changing the address space */
 	COUNTER_SAMPLES,      /* samples that fell into memory that can change without a call */
 	COUNTER_SKIPPED,      /* calls on hot regions whose pages were not looked at: it took too long */
+	COUNTER_LOST_STACKS,  /* ring full */
 	COUNTER_COUNT,
 };
 
@@ -244,10 +256,12 @@ struct trace_configuration {
 	__u32 protection_value;
 	__u32 flags; /* enum configuration_flags */
 	__u32 uid;
-	__u32 hot_calls;      /* calls on one region after which its pages are compared */
-	__u32 page_limit;     /* pages read per call; the rest is deferred */
-	__u32 physical_gib;   /* how far physical addresses reach, to look for the direct map */
-	__u32 recorder;       /* PID of the process that may ask for a step of a pass */
+	__u32 hot_calls;    /* calls on one region after which its pages are compared */
+	__u32 page_limit;   /* pages read per call; the rest is deferred */
+	__u32 physical_gib; /* how far physical addresses reach, to look for the direct map */
+	__u32 recorder;     /* PID of the process that may ask for a step of a pass */
+	__u32 call_share;   /* percent of a target's time for looks before its system calls */
+	__u32 reserved;
 	__s64 started_ns;     /* when the recording began; epoch */
 	__s64 files_since_ns; /* files whose inode changed since are recorded by their bytes; epoch */
 	char comm[COMM_BYTES];
@@ -258,6 +272,7 @@ struct trace_configuration {
 enum target_flags {
 	TARGET_WAITS_FOR_EXEC = 1 << 0, /* still our own launcher: nothing counts before execve */
 	TARGET_COMPARES_MUCH = 1 << 1,  /* would gain from having its accessed bits cleared */
+	TARGET_CHANGES = 1 << 2,        /* may have executable memory that changes without a call */
 };
 
 /* Value of the targets map; the key is the tgid. */
@@ -268,6 +283,8 @@ struct trace_target {
 	__u64 pass_cursor;   /* where the next step of a pass begins; 0: at the start */
 	__u64 pass_ns;       /* when the last one was */
 	__s64 pass_credit;   /* pages that passes may send before they have to wait */
+	__u64 call_ns;       /* when it last made a system call before which to look */
+	__s64 call_credit;   /* nanoseconds that such looks may take */
 };
 
 #endif

@@ -77,6 +77,7 @@ static __always_inline void begin_event(struct page_job *job, struct trace_targe
 	job->listing = 0;
 	job->remote = 0;
 	job->passing = 0;
+	job->silent = 0;
 	job->repeat_pages = 0;
 	job->sent_sequence = 0;
 	event->header.version = WIRE_VERSION;

@@ -218,6 +218,8 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 				event->header.address;
 		find_mapping(job, event->header.address, engine);
 	}
+	if (changes_silently(mapping) || !mapping->known)
+		target->flags |= TARGET_CHANGES;
 	if (mapping->known && !(event->status & STATUS_MAPPING_UNKNOWN)) {
 		describe_backing(event, mapping);
 		if (event->device && !mapping->unlinked && configured.flags & CONFIG_EXCLUDE_FILE_BACKED)

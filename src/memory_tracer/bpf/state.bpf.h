@@ -256,6 +256,8 @@ struct page_job {
 	__u32 has_closing;
 	__u32 remote;  /* the memory is not the caller's */
 	__u32 passing; /* a step of a pass, and not all there is */
+	__u32 silent;  /* only what can change without a call; and it is found to be there, or not: */
+	__u32 found_silent;
 	struct event_record closing;
 	__u64 entries[GROUP_PAGES]; /* page-table entries of the current group */
 	__u8 scratch[PAGE_BYTES];

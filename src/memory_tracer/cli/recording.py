@@ -133,6 +133,14 @@ _OPTIONS = (
         show_default=True,
         help="Compare all memory that can change without a call so many times per second. 0: never.",
     ),
+    click.option(
+        "--call-share",
+        type=click.IntRange(0, 100),
+        show_default="5 with run, 0 with attach",
+        help="Before system calls of the target, compare memory that can change without a call, for up "
+        "to so many percent of the target's time; 100: before every one. Anything but 0 slows "
+        "the system calls of all processes while the recording lasts.",
+    ),
     click.option("-q", "--quiet", is_flag=True, help="No closing lines."),
     click.option(
         "-v",
@@ -152,8 +160,8 @@ def recording_options(command: _Command) -> _Command:
     return command
 
 
-def settings_from(options: dict[str, Any]) -> Settings:
-    """Turn parsed options into settings."""
+def settings_from(options: dict[str, Any], *, call_share: int) -> Settings:
+    """Turn parsed options into settings; ``call_share`` stands unless the user says another."""
     return Settings(
         protection=options["prot"],
         kinds=frozenset(EventKind[name.upper()] for name in options["kinds"]) or None,
@@ -166,6 +174,7 @@ def settings_from(options: dict[str, Any]) -> Settings:
         exact=options["exact"],
         sample_rate=options["sample_rate"],
         pass_rate=options["pass_rate"],
+        call_share=call_share if options["call_share"] is None else options["call_share"],
         files_since_ns=recently(options["file_age"]),
     )
 

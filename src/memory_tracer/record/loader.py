@@ -53,6 +53,7 @@ _VMA_PROGRAMS: Final = (
     "enter_discard",
     "submit_request",
     "before_lock",
+    "before_call",
 )
 #: Programs whose tracepoints a kernel can be built without.
 _OPTIONAL: Final = ("submit_request__iterator", "before_lock__iterator")
@@ -65,7 +66,7 @@ _RESERVED_FILES: Final = 24
 
 _ONE_KEY: Final = bytes(4)
 
-_TARGET: Final = struct.Struct("<QIIQQq")
+_TARGET: Final = struct.Struct("<QIIQQqQq")
 _TARGET_KEY: Final = struct.Struct("<I")
 _TARGET_WAITS_FOR_EXEC: Final = 1 << 0
 _TARGET_COMPARES_MUCH: Final = 1 << 1
@@ -127,6 +128,7 @@ class Program:
                 wanted = variant in ("", self.page_loop)
                 wanted &= has_vma_iterator or base not in _VMA_PROGRAMS
                 wanted &= base != "enter_exit_group" or not self._kernel.exits_with_memory
+                wanted &= base != "before_call" or self.settings.call_share > 0
             self._object.set_autoload(name, wanted)
             if wanted and name not in _UNATTACHED:
                 chosen.append(name)
@@ -179,7 +181,7 @@ class Program:
     def add_target(self, pid: int, *, waits_for_exec: bool = False) -> None:
         """Trace process ``pid`` from now on, or from its next execve on."""
         flags = _TARGET_WAITS_FOR_EXEC if waits_for_exec else 0
-        self._object.map("targets").update(_TARGET_KEY.pack(pid), _TARGET.pack(0, flags, 0, 0, 0, 0))
+        self._object.map("targets").update(_TARGET_KEY.pack(pid), _TARGET.pack(0, flags, *[0] * 6))
 
     def sample(self, pid: int) -> int:
         """Interrupt process ``pid`` and what it starts, to see what it executes.
@@ -257,9 +259,9 @@ class Program:
         value = table.lookup(key, _TARGET.size)
         if value is None:
             return False
-        start, flags, _, *passes = _TARGET.unpack(value)
+        start, flags, _, *others = _TARGET.unpack(value)
         try:
-            table.update(key, _TARGET.pack(start, flags & ~_TARGET_COMPARES_MUCH, epoch, *passes), BPF_EXIST)
+            table.update(key, _TARGET.pack(start, flags & ~_TARGET_COMPARES_MUCH, epoch, *others), BPF_EXIST)
         except LoadError:  # it ended just now: BPF_EXIST finds nothing to replace
             return False
         return True

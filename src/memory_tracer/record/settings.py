@@ -17,7 +17,7 @@ _FOLLOW, _EXCLUDE_FILE_BACKED, _DEBUG, _ANY_UID, _ANY_COMM, _EXACT, _OTHERS = (1
 
 _HASH_KEY_WORDS = 2 * PAGE_BYTES // 8
 #: ``struct trace_configuration`` of memory_tracer.h.
-_CONFIGURATION = struct.Struct(f"<3Q8I2q{COMM_BYTES}s{_HASH_KEY_WORDS}Q")
+_CONFIGURATION = struct.Struct(f"<3Q10I2q{COMM_BYTES}s{_HASH_KEY_WORDS}Q")
 
 #: Ways in which the program can repeat work; see ``enum loop_engine`` in bpf/mapping.bpf.h.
 PAGE_LOOPS = ("iterator", "callback", "bounded")
@@ -83,6 +83,8 @@ class Settings:
     hot_calls: int = 16
     sample_rate: int = 997
     pass_rate: int = 50
+    #: Percent of a target's time to be spent on looks before its system calls; 0: none.
+    call_share: int = 5
     exact: bool = False
     debug: bool = False
     page_loop: str | None = None
@@ -124,6 +126,8 @@ class Settings:
             self.page_limit,
             physical_gib,
             os.getpid(),
+            self.call_share,
+            0,
             recently(0),
             self.files_since_ns,
             (self.comm or "").encode(),

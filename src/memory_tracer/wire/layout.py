@@ -34,6 +34,7 @@ class RecordType(enum.IntEnum):
     OUTCOME = 4
     TEXT = 5
     REPEAT = 6
+    FRAMES = 7
 
 
 class TextKind(enum.IntEnum):
@@ -114,6 +115,16 @@ REPEAT: tuple[FieldSpec, ...] = (
     FieldSpec("reserved", "Q", 6),
 )
 
+#: Frames of a user stack that are kept.
+STACK_FRAMES = 23
+
+FRAMES: tuple[FieldSpec, ...] = (
+    *HEADER,
+    FieldSpec("count", "I"),
+    FieldSpec("reserved0", "I"),
+    FieldSpec("frames", "Q", STACK_FRAMES),
+)
+
 #: The counts of an outcome record, in order; ``model.Outcome`` has the same names.
 OUTCOME_COUNTS = (
     "captured",
@@ -152,6 +163,7 @@ RECORDS: dict[RecordType, tuple[FieldSpec, ...]] = {
     RecordType.OUTCOME: OUTCOME,
     RecordType.TEXT: TEXT,
     RecordType.REPEAT: REPEAT,
+    RecordType.FRAMES: FRAMES,
 }
 
 
@@ -201,6 +213,7 @@ COUNTERS = (
     "missed_looks",
     "samples",
     "skipped",
+    "lost_stacks",
 )
 
 #: Counters that mean something is not in the capture, with their unit and what to do about it.
@@ -210,6 +223,7 @@ LOSS_COUNTERS = {
     "lost_missing": ("records", "the ring buffer was full; a larger --ring-size helps"),
     "lost_outcomes": ("records", "the ring buffer was full; a larger --ring-size helps"),
     "lost_texts": ("paths", "the ring buffer was full; a larger --ring-size helps"),
+    "lost_stacks": ("call stacks", "the ring buffer was full; a larger --ring-size helps"),
     "arguments_full": ("calls", "more calls were in flight than the kernel map holds"),
     "skipped": (
         "calls",

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * A memfd, written at one address and executed at another. Between two generations:
- * double_mapping quiet|busy|unmap|protect|pwrite|truncate|punch
- * unmap and protect change the executable mapping; quiet and busy do nothing, busy for a while;
- * pwrite writes through the descriptor; truncate and punch discard the old bytes through it.
+ * double_mapping calls|silent|busy|unmap|protect|pwrite|truncate|punch
+ * unmap and protect change the executable mapping; busy does nothing, for a while; calls makes calls of
+ * other kinds, and silent none; pwrite writes through the descriptor; truncate and punch discard the old bytes through it.
  */
 #include "coverage.h"
 
@@ -40,8 +40,19 @@ int main(int argc, char **argv)
 	unsigned char *view = map_at(NULL, 1, READ_WRITE, MAP_SHARED, fd);
 	unsigned char *code = map_at(NULL, 1, READ_EXEC, MAP_SHARED, fd);
 
-	choose_variant(argc, argv,
-		       VARIANTS("quiet", "busy", "unmap", "protect", "pwrite", "truncate", "punch"));
+	choose_variant(
+		argc, argv,
+		VARIANTS("calls", "silent", "busy", "unmap", "protect", "pwrite", "truncate", "punch"));
+	if (variant_is("silent")) {
+		struct marker markers[GENERATIONS];
+
+		for (int i = 0; i < GENERATIONS; i++)
+			markers[i] = new_marker(code);
+		execute_silently(markers, GENERATIONS, view);
+		for (int i = 0; i < GENERATIONS; i++)
+			say_executed(&markers[i], getpid());
+		return 0;
+	}
 	for (int i = 0; i < GENERATIONS; i++) {
 		bool busy = variant_is("busy");
 		struct marker marker = busy ? spinning_marker(code) : new_marker(code);

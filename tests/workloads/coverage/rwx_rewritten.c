@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Writable and executable memory, rewritten several times without any call about memory.
- * rwx_rewritten busy|quick: busy runs each generation for a while, which lets samples fall into it.
+ * rwx_rewritten busy|calls|silent: busy runs each generation for a while, which lets samples fall into it;
+ * calls makes a system call after each; silent makes none.
  */
 #include "coverage.h"
 
@@ -10,19 +11,26 @@
 int main(int argc, char **argv)
 {
 	unsigned char *page = map(1, READ_WRITE_EXEC);
+	struct marker markers[GENERATIONS];
 
-	choose_variant(argc, argv, VARIANTS("busy", "quick"));
+	choose_variant(argc, argv, VARIANTS("busy", "calls", "silent"));
 	for (int i = 0; i < GENERATIONS; i++) {
-		struct marker marker;
-
-		if (variant_is("quick")) {
+		if (variant_is("calls")) {
 			put_and_execute(page);
 			continue;
 		}
-		marker = spinning_marker(page);
-		write_marker(&marker, page);
-		execute_long(&marker);
+		markers[i] = variant_is("busy") ? spinning_marker(page) : new_marker(page);
+		if (variant_is("silent"))
+			continue;
+		write_marker(&markers[i], page);
+		execute_long(&markers[i]);
 	}
+	if (variant_is("silent"))
+		execute_silently(markers, GENERATIONS, page);
 	memset(page, 0, PAGE_BYTES);
+	if (variant_is("silent")) {
+		for (int i = 0; i < GENERATIONS; i++)
+			say_executed(&markers[i], getpid());
+	}
 	return 0;
 }
