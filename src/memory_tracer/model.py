@@ -117,6 +117,7 @@ class Status(enum.IntFlag):
     MAPPINGS_INCOMPLETE = 1 << 8
     RECENT = 1 << 9
     VIEWED = 1 << 10
+    COMPAT = 1 << 11
 
 
 class Evidence(enum.IntFlag):

@@ -89,7 +89,8 @@ class Tracer:
         """
         path, directory = _output(output)
         return cls(
-            Session(path, settings or Settings(call_share=0), pids=pids, force=force, duration=duration), directory
+            Session(path, settings or Settings(all_calls=False), pids=pids, force=force, duration=duration),
+            directory,
         )
 
     @property

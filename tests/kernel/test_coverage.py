@@ -162,9 +162,9 @@ TECHNIQUES = (
     technique("own_mem_file 2", LOOK),
     # The 32-bit system calls
     technique("compat_calls mmap", LOOK, losses=RWX),
-    technique("compat_calls mprotect", LOOK),
-    technique("compat_calls munmap", LOOK),
-    technique("compat_calls hide", LOOK),
+    technique("compat_calls mprotect", MPROTECT),
+    technique("compat_calls munmap", MPROTECT),
+    technique("compat_calls hide", MPROTECT),
 )
 
 

@@ -5,24 +5,34 @@
 
 #include "region.bpf.h"
 
+/* arch/x86/entry/syscalls/syscall_32.tbl */
+enum {
+	COMPAT_PTRACE = 26,
+	COMPAT_BRK = 45,
+	COMPAT_OLD_MMAP = 90,
+	COMPAT_MUNMAP = 91,
+	COMPAT_IPC = 117,
+	COMPAT_MPROTECT = 125,
+	COMPAT_MREMAP = 163,
+	COMPAT_MMAP = 192,
+	COMPAT_MADVISE = 219,
+	COMPAT_REMAP_FILE_PAGES = 257,
+	COMPAT_PKEY_MPROTECT = 380,
+	COMPAT_SHMAT = 397,
+	COMPAT_SHMDT = 398,
+};
+
 /* ---- mmap -------------------------------------------------------------------------------- */
 
-static __always_inline int enter_mmap(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
+static __always_inline int enter_mmap(void *ctx, struct mmap_args_t arguments, const enum loop_engine engine)
 {
 	struct trace_target *target = traced_target();
 	__u64 thread = bpf_get_current_pid_tgid();
-	struct mmap_args_t arguments = {
-		.address = ctx->args[0],
-		.length = ctx->args[1],
-		.protection = effective_protection(ctx->args[2]),
-		.flags = ctx->args[3],
-		.fd = ctx->args[4],
-		.offset = ctx->args[5],
-	};
 	struct page_job *job = this_job();
 
 	if (!target)
 		return 0;
+	arguments.protection = effective_protection(arguments.protection);
 	if (protection_matters(arguments.protection) &&
 	    bpf_map_update_elem(&mmap_args, &thread, &arguments, BPF_ANY))
 		count(COUNTER_ARGUMENTS_FULL, 1);
@@ -59,24 +69,30 @@ static __always_inline bool join_mmap(struct page_job *job, struct trace_target 
 
 /* ---- mprotect, pkey_mprotect -------------------------------------------------------------- */
 
-static __always_inline int enter_mprotect(struct trace_event_raw_sys_enter *ctx, __u32 kind,
+static __always_inline struct mprotect_args_t mprotect_call(__u32 kind, __u64 address, __u64 length,
+							    __u64 protection, __s64 key)
+{
+	return (struct mprotect_args_t){
+		.address = address,
+		.length = length,
+		.protection = protection,
+		.key = key,
+		.kind = kind,
+		.status = STATUS_PREVIOUS_UNKNOWN,
+	};
+}
+
+static __always_inline int enter_mprotect(void *ctx, struct mprotect_args_t arguments,
 					  const enum loop_engine engine)
 {
 	struct trace_target *target = traced_target();
 	__u64 thread = bpf_get_current_pid_tgid();
-	struct mprotect_args_t arguments = {
-		.address = ctx->args[0],
-		.length = ctx->args[1],
-		.protection = effective_protection(ctx->args[2]),
-		.key = kind == EVENT_PKEY_MPROTECT ? ctx->args[3] : -1,
-		.kind = kind,
-		.status = STATUS_PREVIOUS_UNKNOWN,
-	};
 	struct page_job *job = this_job();
 	struct mapping_info *mapping;
 
 	if (!target || !job)
 		return 0;
+	arguments.protection = effective_protection(arguments.protection);
 	if (configured.flags & CONFIG_DEBUG)
 		bpf_printk("PROT: 0x%llx | PID: %d", arguments.protection, (__u32)(thread >> 32));
 	find_mapping(job, arguments.address, engine);
@@ -100,7 +116,7 @@ static __always_inline int enter_mprotect(struct trace_event_raw_sys_enter *ctx,
 	      (arguments.previous_protection & PROT_WRITE || mapping->flags & VM_SHARED ||
 	       !knows_region(target, arguments.address)))))
 		look_before(ctx, job, arguments.address, arguments.address + page_align(arguments.length),
-			    kind);
+			    arguments.kind);
 	return 0;
 }
 
@@ -143,21 +159,12 @@ static __always_inline bool join_mprotect(struct page_job *job, struct trace_tar
 
 /* ---- mremap, shmat ------------------------------------------------------------------------- */
 
-static __always_inline int enter_placing(struct trace_event_raw_sys_enter *ctx, __u32 kind)
+static __always_inline int enter_placing(struct placing_args_t arguments)
 {
-	struct trace_target *target = traced_target();
 	__u64 thread = bpf_get_current_pid_tgid();
-	struct placing_args_t arguments = {
-		.arguments = {ctx->args[0], ctx->args[1], ctx->args[2]},
-		.kind = kind,
-	};
 
-	if (!target)
+	if (!traced_target())
 		return 0;
-	if (kind == EVENT_MREMAP) { /* shmat has no more, and the kernel would not let us look */
-		arguments.arguments[3] = ctx->args[3];
-		arguments.arguments[4] = ctx->args[4];
-	}
 	if (bpf_map_update_elem(&placing_args, &thread, &arguments, BPF_ANY))
 		count(COUNTER_ARGUMENTS_FULL, 1);
 	return 0;
@@ -178,6 +185,8 @@ static __always_inline bool join_placing(struct page_job *job, struct trace_targ
 	taken = *arguments;
 	bpf_map_delete_elem(&placing_args, &thread);
 	if (failed(result))
+		return false;
+	if (taken.result_at && bpf_probe_read_user(&result, sizeof(__u32), (void *)taken.result_at))
 		return false;
 	target->epoch = 0; /* pages came here from elsewhere, and bring their accessed bits along */
 	find_mapping(job, result, engine);
@@ -209,7 +218,7 @@ static __always_inline bool join_unpaired(struct page_job *job, struct trace_tar
 	struct pt_regs *registers;
 	__u64 protection;
 
-	if (!kernel_has_task_pt_regs())
+	if (!kernel_has_task_pt_regs() || is_compat_call())
 		return false;
 	registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	if (number != NR_MMAP && number != NR_MPROTECT && number != NR_PKEY_MPROTECT)
@@ -239,6 +248,17 @@ static __always_inline bool join_unpaired(struct page_job *job, struct trace_tar
 	return true;
 }
 
+/* Whether the exit of system call `number` can be one of interest. */
+static __always_inline bool places_memory(__s64 number)
+{
+	if (is_compat_call())
+		return number == COMPAT_MPROTECT || number == COMPAT_MMAP || number == COMPAT_OLD_MMAP ||
+		       number == COMPAT_PKEY_MPROTECT || number == COMPAT_MREMAP || number == COMPAT_IPC ||
+		       number == COMPAT_SHMAT;
+	return number == NR_MPROTECT || number == NR_MMAP || number == NR_PKEY_MPROTECT ||
+	       number == NR_MREMAP || number == NR_SHMAT;
+}
+
 /*
  * Exit of all calls. One program for all, because most of its load time is the verifier's
  * work on the page loop; a thread is inside at most one call, so the saved arguments say which.
@@ -250,12 +270,14 @@ static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const
 	__s64 number = ctx->id;
 	__s64 result = ctx->ret;
 
-	if (!target || !job)
+	if (!target || !job || !places_memory(number))
 		return 0;
 	if (!join_mprotect(job, target, result) && !join_mmap(job, target, result) &&
 	    !join_placing(job, target, result, engine) && !join_unpaired(job, target, number, result))
 		return 0;
 	note_caller(&job->event);
+	if (is_compat_call())
+		job->event.status |= STATUS_COMPAT;
 	if (!event_matters(&job->event))
 		return 0;
 	if (protection_matters(job->event.protection))
@@ -268,7 +290,7 @@ static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const
 /* ---- munmap ------------------------------------------------------------------------------- */
 
 /* At entry: the mapping is still there to be looked at. Plain data is no business of ours. */
-static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
+static __always_inline int enter_munmap(void *ctx, __u64 address, __u64 length, const enum loop_engine engine)
 {
 	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
@@ -277,24 +299,26 @@ static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx, c
 
 	if (!target || !job)
 		return 0;
-	find_mapping(job, ctx->args[0], engine);
+	find_mapping(job, address, engine);
 	mapping = &job->mapping;
-	if (mapping->known && !(mapping->flags & VM_EXEC) && mapping->end - ctx->args[0] >= ctx->args[1])
+	if (mapping->known && !(mapping->flags & VM_EXEC) && mapping->end - address >= length)
 		return 0;
 	begin_event(job, target, EVENT_MUNMAP);
 	event = &job->event;
-	event->header.address = ctx->args[0];
-	event->length = page_align(ctx->args[1]);
-	event->arguments[0] = ctx->args[0];
-	event->arguments[1] = ctx->args[1];
+	event->header.address = address;
+	event->length = page_align(length);
+	event->arguments[0] = address;
+	event->arguments[1] = length;
 	event->status = STATUS_MAPPING_UNKNOWN | STATUS_PREVIOUS_UNKNOWN;
 	if (mapping->known) {
 		event->previous_protection = mapping->flags & PROT_ALL;
 		event->status = 0;
 		describe_backing(event, mapping);
-		if (mapping->end - ctx->args[0] < ctx->args[1])
+		if (mapping->end - address < length)
 			event->status |= STATUS_SEVERAL_MAPPINGS;
 	}
+	if (is_compat_call())
+		event->status |= STATUS_COMPAT;
 	note_caller(event);
 	if (!event_matters(event))
 		return 0;
@@ -302,6 +326,58 @@ static __always_inline int enter_munmap(struct trace_event_raw_sys_enter *ctx, c
 		look_then_send(ctx, job, event->header.address, event->header.address + event->length);
 	else
 		send_event();
+	return 0;
+}
+
+/* ---- the same by the 32-bit ABI --------------------------------------------------------------- */
+
+#define IPC_SHMAT 21 /* include/uapi/linux/ipc.h; a version may stand in the upper half */
+
+static __always_inline int enter_old_mmap(void *ctx, __u64 arguments_at, const enum loop_engine engine)
+{
+	__u32 arguments[6] = {};
+
+	if (bpf_probe_read_user(arguments, sizeof(arguments), (void *)arguments_at))
+		return 0;
+	return enter_mmap(ctx,
+			  (struct mmap_args_t){arguments[0], arguments[1], arguments[2], arguments[3],
+					       arguments[4], arguments[5]},
+			  engine);
+}
+
+/* int $0x80, and 32-bit programs: the tracepoints of single system calls do not see them. */
+static __always_inline int enter_compat(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
+{
+	const __u64 first = ctx->args[0], second = ctx->args[1], third = ctx->args[2], fourth = ctx->args[3],
+		    fifth = ctx->args[4];
+
+	switch (ctx->id) {
+	case COMPAT_OLD_MMAP:
+		return enter_old_mmap(ctx, first, engine);
+	case COMPAT_MMAP:
+		return enter_mmap(
+			ctx,
+			(struct mmap_args_t){first, second, third, fourth, fifth, ctx->args[5] * PAGE_BYTES},
+			engine);
+	case COMPAT_MPROTECT:
+		return enter_mprotect(ctx, mprotect_call(EVENT_MPROTECT, first, second, third, -1), engine);
+	case COMPAT_PKEY_MPROTECT:
+		return enter_mprotect(ctx, mprotect_call(EVENT_PKEY_MPROTECT, first, second, third, fourth),
+				      engine);
+	case COMPAT_MUNMAP:
+		return enter_munmap(ctx, first, second, engine);
+	case COMPAT_MREMAP:
+		return enter_placing((struct placing_args_t){
+			.arguments = {first, second, third, fourth, fifth}, .kind = EVENT_MREMAP});
+	case COMPAT_SHMAT:
+		return enter_placing(
+			(struct placing_args_t){.arguments = {first, second, third}, .kind = EVENT_SHMAT});
+	case COMPAT_IPC:
+		if ((__u16)first != IPC_SHMAT)
+			return 0;
+		return enter_placing((struct placing_args_t){
+			.arguments = {second, fifth, third}, .kind = EVENT_SHMAT, .result_at = fourth});
+	}
 	return 0;
 }
 

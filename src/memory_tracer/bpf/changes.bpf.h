@@ -11,7 +11,7 @@
 #ifndef CHANGES_BPF_H
 #define CHANGES_BPF_H
 
-#include "region.bpf.h"
+#include "calls.bpf.h"
 
 /* A system call in progress, with the numbers and arguments of whichever ABI it came by. */
 struct call {
@@ -32,14 +32,12 @@ struct change {
 /* Pages of one write from outside that are looked at first; it asks for the lock once for each. */
 #define WRITTEN_PAGES 1024
 
-/* Numbers of the calls, here (asm/unistd_64.h) and in the 32-bit ABI (asm/unistd_32.h). */
+/* asm/unistd_64.h; those of the 32-bit ABI are in calls.bpf.h */
 enum {
 	NATIVE_WRITE = 1,
 	NATIVE_BRK = 12,
 	NATIVE_PWRITE = 18,
 	NATIVE_WRITEV = 20,
-	NATIVE_MREMAP = 25,
-	NATIVE_SHMAT = 30,
 	NATIVE_SHMDT = 67,
 	NATIVE_PTRACE = 101,
 	NATIVE_REMAP_FILE_PAGES = 216,
@@ -47,42 +45,11 @@ enum {
 	NATIVE_PROCESS_VM_WRITEV = 311,
 	NATIVE_PWRITEV2 = 328,
 	NATIVE_PROCESS_MADVISE = 440,
-
-	COMPAT_PTRACE = 26,
-	COMPAT_BRK = 45,
-	COMPAT_OLD_MMAP = 90,
-	COMPAT_MUNMAP = 91,
-	COMPAT_IPC = 117,
-	COMPAT_MPROTECT = 125,
-	COMPAT_MREMAP = 163,
-	COMPAT_MMAP = 192,
-	COMPAT_MADVISE = 219,
-	COMPAT_REMAP_FILE_PAGES = 257,
-	COMPAT_PKEY_MPROTECT = 380,
-	COMPAT_SHMDT = 398,
 };
 
 #define MREMAP_FIXED 2
 #define PTRACE_POKETEXT 4
 #define PTRACE_POKEDATA 5
-
-/* arch/x86/include/asm/thread_info.h */
-#define TS_COMPAT 0x2
-struct thread_info___x86 {
-	__u32 status;
-} __attribute__((preserve_access_index));
-struct task_struct___x86 {
-	struct thread_info___x86 thread_info;
-} __attribute__((preserve_access_index));
-
-/* Whether the system call that the current thread is in came by the 32-bit ABI. */
-static __always_inline bool is_compat_call(void)
-{
-	struct task_struct___x86 *x86 = (void *)bpf_get_current_task_btf();
-
-	return bpf_core_field_exists(x86->thread_info.status) &&
-	       BPF_CORE_READ(x86, thread_info.status) & TS_COMPAT;
-}
 
 static __always_inline void read_call(struct call *call)
 {
@@ -144,11 +111,11 @@ static __always_inline struct change own_change(const struct call *call, const s
 
 	if (!call->compat) {
 		switch (call->number) {
-		case NATIVE_MREMAP:
+		case NR_MREMAP:
 			return moved_pages(arguments);
 		case NATIVE_BRK:
 			return cut_heap(mm, arguments[0]);
-		case NATIVE_SHMAT:
+		case NR_SHMAT:
 		case NATIVE_SHMDT:
 		case NATIVE_REMAP_FILE_PAGES:
 			return EVERYTHING;

@@ -38,8 +38,12 @@
 #if defined(__TARGET_ARCH_x86)
 #define NR_MMAP 9
 #define NR_MPROTECT 10
+#define NR_MREMAP 25
+#define NR_SHMAT 30
 #define NR_PKEY_MPROTECT 329
 #elif defined(__TARGET_ARCH_arm64)
+#define NR_SHMAT 196
+#define NR_MREMAP 216
 #define NR_MMAP 222
 #define NR_MPROTECT 226
 #define NR_PKEY_MPROTECT 288

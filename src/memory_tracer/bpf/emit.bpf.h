@@ -9,7 +9,6 @@
 const struct page_record *unused_page_record __attribute__((unused));
 const struct missing_record *unused_missing_record __attribute__((unused));
 const struct repeat_record *unused_repeat_record __attribute__((unused));
-const struct frames_record *unused_frames_record __attribute__((unused));
 
 /*
  * Waking the reader costs more than copying a page, so it is woken once, when pending data
@@ -60,7 +59,7 @@ static __always_inline bool has_stack(const struct page_job *job)
 static __always_inline void send_stack(struct page_job *job)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	struct frames_record *record;
+	struct user_stack_record *record;
 	long bytes;
 
 	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
@@ -75,7 +74,7 @@ static __always_inline void send_stack(struct page_job *job)
 		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
 		return;
 	}
-	fill_header(&record->header, &job->event.header, RECORD_FRAMES, sizeof(*record));
+	fill_header(&record->header, &job->event.header, RECORD_STACK, sizeof(*record));
 	record->header.address = 0;
 	bpf_probe_read_user(&record->header.address, sizeof(__u64), (void *)job->event.caller_sp);
 	record->count = bytes / sizeof(__u64);

@@ -9,7 +9,6 @@
  * Programs whose names end in __bounded, __callback or __iterator exist once for each way to
  * repeat work that some kernel has (see enum loop_engine); the loader loads one of the three.
  */
-#include "calls.bpf.h"
 #include "changes.bpf.h"
 #include "sample.bpf.h"
 
@@ -21,13 +20,16 @@ char LICENSE[] SEC("license") = "GPL";
 SEC("?tracepoint/syscalls/sys_enter_mremap")
 int enter_mremap(struct trace_event_raw_sys_enter *ctx)
 {
-	return enter_placing(ctx, EVENT_MREMAP);
+	return enter_placing((struct placing_args_t){
+		.arguments = {ctx->args[0], ctx->args[1], ctx->args[2], ctx->args[3], ctx->args[4]},
+		.kind = EVENT_MREMAP});
 }
 
 SEC("?tracepoint/syscalls/sys_enter_shmat")
 int enter_shmat(struct trace_event_raw_sys_enter *ctx)
 {
-	return enter_placing(ctx, EVENT_SHMAT);
+	return enter_placing((struct placing_args_t){.arguments = {ctx->args[0], ctx->args[1], ctx->args[2]},
+						     .kind = EVENT_SHMAT});
 }
 
 /* ---- madvise: discarding contents ------------------------------------------------------------ */
@@ -116,13 +118,16 @@ int submit_request__iterator(struct trace_event_raw_io_uring_submit_req___any *c
  * Code that was written without a call may have run since the last one, and be gone after this one's
  * return. So what can change silently is looked at, as long as that does not slow the target too much.
  */
-SEC("?tracepoint/raw_syscalls/sys_enter")
-int before_call__iterator(struct trace_event_raw_sys_enter *ctx)
+static __always_inline int before_call(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
 {
 	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
 
-	if (!target || !job || !may_look_before_call(target))
+	if (!target || !job)
+		return 0;
+	if (is_compat_call())
+		enter_compat(ctx, engine);
+	if (engine != ENGINE_ITERATOR || !may_look_before_call(target))
 		return 0;
 	ask_for_look(job, 0, ~0ULL, 0);
 	job->silent = 1;
@@ -214,29 +219,42 @@ static __always_inline int exit_thread(void *ctx, const enum loop_engine engine)
 	SEC("?tracepoint/syscalls/sys_enter_mmap")                                                           \
 	int enter_mmap__##suffix(struct trace_event_raw_sys_enter *ctx)                                      \
 	{                                                                                                    \
-		return enter_mmap(ctx, engine);                                                              \
+		return enter_mmap(ctx,                                                                       \
+				  (struct mmap_args_t){ctx->args[0], ctx->args[1], ctx->args[2],             \
+						       ctx->args[3], ctx->args[4], ctx->args[5]},            \
+				  engine);                                                                   \
 	}                                                                                                    \
 	SEC("?tracepoint/syscalls/sys_enter_mprotect")                                                       \
 	int enter_mprotect__##suffix(struct trace_event_raw_sys_enter *ctx)                                  \
 	{                                                                                                    \
-		return enter_mprotect(ctx, EVENT_MPROTECT, engine);                                          \
+		return enter_mprotect(                                                                       \
+			ctx, mprotect_call(EVENT_MPROTECT, ctx->args[0], ctx->args[1], ctx->args[2], -1),    \
+			engine);                                                                             \
 	}                                                                                                    \
 	SEC("?tracepoint/syscalls/sys_enter_pkey_mprotect")                                                  \
 	int enter_pkey_mprotect__##suffix(struct trace_event_raw_sys_enter *ctx)                             \
 	{                                                                                                    \
-		return enter_mprotect(ctx, EVENT_PKEY_MPROTECT, engine);                                     \
+		return enter_mprotect(ctx,                                                                   \
+				      mprotect_call(EVENT_PKEY_MPROTECT, ctx->args[0], ctx->args[1],         \
+						    ctx->args[2], ctx->args[3]),                             \
+				      engine);                                                               \
 	}                                                                                                    \
 	SEC("?tracepoint/syscalls/sys_enter_munmap")                                                         \
 	int enter_munmap__##suffix(struct trace_event_raw_sys_enter *ctx)                                    \
 	{                                                                                                    \
-		return enter_munmap(ctx, engine);                                                            \
+		return enter_munmap(ctx, ctx->args[0], ctx->args[1], engine);                                \
+	}                                                                                                    \
+	SEC("?tracepoint/raw_syscalls/sys_enter")                                                            \
+	int before_call__##suffix(struct trace_event_raw_sys_enter *ctx)                                     \
+	{                                                                                                    \
+		return before_call(ctx, engine);                                                             \
 	}                                                                                                    \
 	SEC("?tracepoint/sched/sched_process_exit")                                                          \
 	int process_exit__##suffix(void *ctx)                                                                \
 	{                                                                                                    \
 		return exit_thread(ctx, engine);                                                             \
 	}                                                                                                    \
-	/* Attached to the exits of all calls above. */                                                      \
+	/* Attached to the exits of all calls above, or of all there are. */                                 \
 	SEC("?tracepoint/syscalls/sys_exit_mmap")                                                            \
 	int exit_call__##suffix(struct trace_event_raw_sys_exit *ctx)                                        \
 	{                                                                                                    \

@@ -24,7 +24,6 @@ enum record_type {
 	RECORD_OUTCOME = 4, /* what became of an event's pages, in numbers */
 	RECORD_TEXT = 5,    /* a path or a command line */
 	RECORD_REPEAT = 6,  /* a run of pages with the bytes of a page record before it */
-	RECORD_FRAMES = 7,  /* the caller's user stack at an event */
 };
 
 /* Values are part of the file format: append only. */
@@ -75,8 +74,9 @@ enum event_status {
 	STATUS_HOT = 1 << 6,                 /* pages compared in the kernel; unchanged ones not sent */
 	STATUS_PARTIAL = 1 << 7,             /* the call failed after changing a part */
 	STATUS_MAPPINGS_INCOMPLETE = 1 << 8, /* exec: not every mapping could be listed in the kernel */
-	STATUS_VIEWED = 1 << 10,             /* shared memory that can be written to elsewhere */
 	STATUS_RECENT = 1 << 9,              /* backed by a file that changed lately: recorded by its bytes */
+	STATUS_VIEWED = 1 << 10,             /* shared memory that can be written to elsewhere */
+	STATUS_COMPAT = 1 << 11,             /* a system call of the 32-bit ABI */
 };
 
 /* Why bytes are not in a record. Values are part of the file format: append only. */
@@ -158,16 +158,6 @@ struct repeat_record {
 	__u64 reserved[6];
 };
 
-/* Frames of a user stack that are kept, innermost first. */
-#define STACK_FRAMES 23
-
-struct frames_record {
-	struct record_header header; /* address: the word on top of the stack, often a return address */
-	__u32 count;                 /* of the frames, those that are known */
-	__u32 reserved0;
-	__u64 frames[STACK_FRAMES]; /* the instruction pointer, then return addresses */
-};
-
 /* Sent when the page records alone do not account for event_record.page_count. Pages. */
 struct outcome_record {
 	struct record_header header;
@@ -236,6 +226,7 @@ enum configuration_flags {
 	CONFIG_ANY_COMM = 1 << 4,            /* no filter by name */
 	CONFIG_EXACT = 1 << 5,               /* compare every page of every call, however long it takes */
 	CONFIG_OTHERS = 1 << 6,              /* look at a process when another one is about to change it */
+	CONFIG_ALL_CALLS = 1 << 7, /* all system calls are seen, those of the 32-bit ABI among them */
 };
 
 /*

@@ -43,6 +43,24 @@ static __always_inline __u64 effective_protection(__u64 protection)
 	return protection;
 }
 
+/* arch/x86/include/asm/thread_info.h */
+#define TS_COMPAT 0x2
+struct thread_info___x86 {
+	__u32 status;
+} __attribute__((preserve_access_index));
+struct task_struct___x86 {
+	struct thread_info___x86 thread_info;
+} __attribute__((preserve_access_index));
+
+/* Whether the system call that the current thread is in came by the 32-bit ABI. */
+static __always_inline bool is_compat_call(void)
+{
+	struct task_struct___x86 *x86 = (void *)bpf_get_current_task_btf();
+
+	return bpf_core_field_exists(x86->thread_info.status) &&
+	       BPF_CORE_READ(x86, thread_info.status) & TS_COMPAT;
+}
+
 static __always_inline bool protection_matters(__u64 protection)
 {
 	return (protection & configured.protection_mask) == configured.protection_value;

@@ -60,7 +60,8 @@ struct {
 /* mremap and shmat: calls that place memory whose protection they do not name. */
 struct placing_args_t {
 	__u64 arguments[5];
-	__u64 kind; /* enum event_kind */
+	__u64 kind;      /* enum event_kind */
+	__u64 result_at; /* where in the caller's memory the address is, if it is not returned */
 };
 
 struct {

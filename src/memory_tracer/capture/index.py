@@ -16,7 +16,6 @@ from ..model import EventKind
 from ..wire.layout import HEADER_BYTES, PAGE_BYTES, RecordType
 from .columns import (
     EVENT_TYPE,
-    FRAMES_TYPE,
     MISSING_TYPE,
     OUTCOME_TYPE,
     PAGE_ROW_TYPE,
@@ -51,7 +50,6 @@ class Index:
             RecordType.MISSING: Table(MISSING_TYPE),
             RecordType.OUTCOME: Table(OUTCOME_TYPE),
             RecordType.TEXT: Table(TEXT_TYPE),
-            RecordType.FRAMES: Table(FRAMES_TYPE),
         }
         self._last_ordinal = {ChunkType.RECORDS: -1, ChunkType.PAGES: -1}
 
@@ -74,11 +72,6 @@ class Index:
     def texts(self) -> Rows:
         """TEXT records in order of ordinal."""
         return self._records[RecordType.TEXT].rows
-
-    @property
-    def frames(self) -> Rows:
-        """FRAMES records in order of ordinal."""
-        return self._records[RecordType.FRAMES].rows
 
     def counter(self, side: str, name: str) -> int:
         """What was last counted of ``name`` in the ``kernel`` or by the ``recorder``; 0 if nothing."""

@@ -134,12 +134,18 @@ _OPTIONS = (
         help="Compare all memory that can change without a call so many times per second. 0: never.",
     ),
     click.option(
+        "--all-calls/--no-all-calls",
+        default=None,
+        help="See all system calls, also those of the 32-bit ABI, and compare memory that can change "
+        "without a call before each. Slows the system calls of every process on the machine.  "
+        "[default: with run, not with attach]",
+    ),
+    click.option(
         "--call-share",
         type=click.IntRange(0, 100),
-        show_default="5 with run, 0 with attach",
-        help="Before system calls of the target, compare memory that can change without a call, for up "
-        "to so many percent of the target's time; 100: before every one. Anything but 0 slows "
-        "the system calls of all processes while the recording lasts.",
+        default=Settings().call_share,
+        show_default=True,
+        help="Spend at most so many percent of the target's time on that; 100: compare at every call.",
     ),
     click.option("-q", "--quiet", is_flag=True, help="No closing lines."),
     click.option(
@@ -160,8 +166,8 @@ def recording_options(command: _Command) -> _Command:
     return command
 
 
-def settings_from(options: dict[str, Any], *, call_share: int) -> Settings:
-    """Turn parsed options into settings; ``call_share`` stands unless the user says another."""
+def settings_from(options: dict[str, Any], *, all_calls: bool) -> Settings:
+    """Turn parsed options into settings; ``all_calls`` holds unless the user says otherwise."""
     return Settings(
         protection=options["prot"],
         kinds=frozenset(EventKind[name.upper()] for name in options["kinds"]) or None,
@@ -174,7 +180,8 @@ def settings_from(options: dict[str, Any], *, call_share: int) -> Settings:
         exact=options["exact"],
         sample_rate=options["sample_rate"],
         pass_rate=options["pass_rate"],
-        call_share=call_share if options["call_share"] is None else options["call_share"],
+        all_calls=all_calls if options["all_calls"] is None else options["all_calls"],
+        call_share=options["call_share"],
         files_since_ns=recently(options["file_age"]),
     )
 

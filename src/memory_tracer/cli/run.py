@@ -36,13 +36,12 @@ def command(ctx: click.Context, /, command_line: tuple[str, ...], **options: Any
     """
     from ..record.launch import exit_status
     from ..record.session import Session
-    from ..record.settings import Settings
 
     user = capture_owner(options["user"])
     output = options["output"] or default_output(command_line[0])
     with Session(
         output,
-        settings_from(options, call_share=Settings().call_share),
+        settings_from(options, all_calls=True),
         command=command_line,
         user=user,
         force=options["force"],

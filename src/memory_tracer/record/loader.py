@@ -53,7 +53,6 @@ _VMA_PROGRAMS: Final = (
     "enter_discard",
     "submit_request",
     "before_lock",
-    "before_call",
 )
 #: Programs whose tracepoints a kernel can be built without.
 _OPTIONAL: Final = ("submit_request__iterator", "before_lock__iterator")
@@ -128,7 +127,7 @@ class Program:
                 wanted = variant in ("", self.page_loop)
                 wanted &= has_vma_iterator or base not in _VMA_PROGRAMS
                 wanted &= base != "enter_exit_group" or not self._kernel.exits_with_memory
-                wanted &= base != "before_call" or self.settings.call_share > 0
+                wanted &= base != "before_call" or self.settings.all_calls
             self._object.set_autoload(name, wanted)
             if wanted and name not in _UNATTACHED:
                 chosen.append(name)
@@ -156,7 +155,11 @@ class Program:
                 kind, _, event = self._object.section(name).partition("/")
                 if kind == "tracepoint":
                     category, _, tracepoint = event.partition("/")
-                    for each in _SHARED_PROGRAMS.get(name.partition("__")[0], (tracepoint,)):
+                    base = name.partition("__")[0]
+                    if base == "exit_call" and self.settings.all_calls:
+                        self._attach_tracepoint(name, "raw_syscalls", "sys_exit")
+                        continue
+                    for each in _SHARED_PROGRAMS.get(base, (tracepoint,)):
                         self._attach_tracepoint(name, category, each)
                 else:
                     self._object.attach(name)

@@ -13,7 +13,9 @@ from ..model import EventKind, Protection
 from ..wire.layout import COMM_BYTES, PAGE_BYTES
 
 #: Bits of ``trace_configuration.flags``.
-_FOLLOW, _EXCLUDE_FILE_BACKED, _DEBUG, _ANY_UID, _ANY_COMM, _EXACT, _OTHERS = (1 << n for n in range(7))
+_FOLLOW, _EXCLUDE_FILE_BACKED, _DEBUG, _ANY_UID, _ANY_COMM, _EXACT, _OTHERS, _ALL_CALLS = (
+    1 << n for n in range(8)
+)
 
 _HASH_KEY_WORDS = 2 * PAGE_BYTES // 8
 #: ``struct trace_configuration`` of memory_tracer.h.
@@ -83,7 +85,9 @@ class Settings:
     hot_calls: int = 16
     sample_rate: int = 997
     pass_rate: int = 50
-    #: Percent of a target's time to be spent on looks before its system calls; 0: none.
+    #: See all system calls, those of the 32-bit ABI among them, and look before each.
+    all_calls: bool = True
+    #: Percent of a target's time that these looks may take.
     call_share: int = 5
     exact: bool = False
     debug: bool = False
@@ -113,6 +117,7 @@ class Settings:
         flags |= _ANY_COMM if self.comm is None else 0
         flags |= _EXACT if self.exact else 0
         flags |= _OTHERS if looks_at_others else 0
+        flags |= _ALL_CALLS if self.all_calls else 0
         mask = (1 << 64) - 1 if self.kinds is None else sum(1 << kind for kind in self.kinds)
         return _CONFIGURATION.pack(
             mask,

@@ -34,7 +34,6 @@ class RecordType(enum.IntEnum):
     OUTCOME = 4
     TEXT = 5
     REPEAT = 6
-    FRAMES = 7
 
 
 class TextKind(enum.IntEnum):
@@ -115,16 +114,6 @@ REPEAT: tuple[FieldSpec, ...] = (
     FieldSpec("reserved", "Q", 6),
 )
 
-#: Frames of a user stack that are kept.
-STACK_FRAMES = 23
-
-FRAMES: tuple[FieldSpec, ...] = (
-    *HEADER,
-    FieldSpec("count", "I"),
-    FieldSpec("reserved0", "I"),
-    FieldSpec("frames", "Q", STACK_FRAMES),
-)
-
 #: The counts of an outcome record, in order; ``model.Outcome`` has the same names.
 OUTCOME_COUNTS = (
     "captured",
@@ -163,7 +152,6 @@ RECORDS: dict[RecordType, tuple[FieldSpec, ...]] = {
     RecordType.OUTCOME: OUTCOME,
     RecordType.TEXT: TEXT,
     RecordType.REPEAT: REPEAT,
-    RecordType.FRAMES: FRAMES,
 }
 
 
