@@ -171,7 +171,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A call, a mapping or a step in a process's life."""
+    """A call, a mapping or a step in a process's life.
+
+    ``caller`` is the instruction pointer of the thread that caused it. ``stack`` is its user stack,
+    innermost first: the instruction pointer, then return addresses as the frame pointers give them;
+    empty when it is not known.
+    """
 
     sequence: int
     timestamp_ns: int
@@ -188,6 +193,7 @@ class Event:
     region: Region | None
     status: Status = Status.NONE
     caller: int | None = None
+    stack: tuple[int, ...] = ()
     parent_pid: int | None = None
     uid: int | None = None
     namespace_pid: int | None = None

@@ -129,6 +129,10 @@ class RecordStream:
         """Append a run of missing pages of event ``cause``."""
         self.record(RecordType.MISSING, cause=cause, address=address, pages=pages, reason=reason, **fields)
 
+    def stack(self, cause: int, *frames: int) -> None:
+        """Append the stack at event ``cause``, innermost frame first."""
+        self.record(RecordType.STACK, cause=cause, count=len(frames), frames=frames)
+
     def flip(self, *seeds: int, address: int = BASE) -> int:
         """Append an mprotect and the pages it made executable; returns the event's sequence number."""
         cause = self.event(address=address, pages=len(seeds))

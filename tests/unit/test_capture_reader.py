@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from memory_tracer.capture.reader import Capture, open_capture
 from memory_tracer.errors import NotCapturedError, UsageError
@@ -20,7 +23,7 @@ from memory_tracer.model import (
     Region,
     Status,
 )
-from memory_tracer.wire.layout import PAGE_BYTES, RecordType, TextKind
+from memory_tracer.wire.layout import PAGE_BYTES, STACK_FRAMES, RecordType, TextKind
 from tests.unit.builders import BASE, PID, RX, START_NS, RecordStream, page_bytes, write_capture
 
 
@@ -108,6 +111,48 @@ def test_the_outcome_is_the_kernel_s_or_what_is_there(tmp_path: Path) -> None:
         outcomes = [event.outcome for event in capture.events()]
 
     assert outcomes == [Outcome(captured=1, unchanged=3, absent=1), Outcome(captured=2), None]
+
+
+def test_an_event_has_the_stack_that_names_it(tmp_path: Path) -> None:
+    stream = RecordStream()
+    first = stream.event(caller_ip=0x1000)
+    second = stream.event()
+    stream.stack(second, 0x3000)
+    stream.stack(second, *range(1, STACK_FRAMES + 1))
+    stream.stack(first, 0x1000, 0x2000)
+    stream.event()
+    stream.stack(12345, 0x6666)
+
+    with reopened(tmp_path, stream) as capture:
+        stacks = [event.stack for event in capture.events()]
+        assert capture.complete
+
+    # The last record about an event counts, and one about an event that is lost about none.
+    assert stacks == [(0x1000, 0x2000), tuple(range(1, STACK_FRAMES + 1)), ()]
+
+
+@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 2**64 - 1), max_size=STACK_FRAMES))
+def test_a_stack_has_no_more_frames_than_its_record(count: int, frames: list[int]) -> None:
+    stream = RecordStream()
+    cause = stream.event()
+    stream.record(RecordType.STACK, cause=cause, count=count, frames=frames)
+
+    with tempfile.TemporaryDirectory() as directory, reopened(Path(directory), stream) as capture:
+        (event,) = capture.events()
+
+    assert event.stack == (*frames, *[0] * STACK_FRAMES)[: min(count, STACK_FRAMES)]
+
+
+def test_the_process_of_a_lost_event_is_known_by_its_stack(tmp_path: Path) -> None:
+    stream = RecordStream()
+    stream.stack(stream.next_sequence(), 0x1000)
+
+    with reopened(tmp_path, stream) as capture:
+        (process,) = capture.processes
+        losses = [(loss.reason, loss.count) for loss in capture.losses]
+
+    assert (process.pid, process.start_time_ns) == (PID, START_NS)
+    assert losses == [("unaccounted-records", 1)]
 
 
 def test_pages_carry_their_event(tmp_path: Path) -> None:

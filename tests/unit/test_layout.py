@@ -21,6 +21,8 @@ from .btf import Btf
 HEADER = Path(memory_tracer.__path__[0]) / "bpf" / "memory_tracer.h"
 
 RECORD_STRUCTURES = {kind: f"{kind.name.lower()}_record" for kind in RecordType}
+#: The kernel's own types have a stack_record.
+RECORD_STRUCTURES[RecordType.STACK] = "user_stack_record"
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +155,7 @@ def test_outcome_has_the_same_names_everywhere() -> None:
         ("PAGE_BYTES", layout.PAGE_BYTES),
         ("COMM_BYTES", layout.COMM_BYTES),
         ("TEXT_BYTES", layout.TEXT_BYTES),
+        ("STACK_FRAMES", layout.STACK_FRAMES),
     ],
 )
 def test_constant_is_that_of_the_header(name: str, value: int) -> None:

@@ -9,6 +9,7 @@
 const struct page_record *unused_page_record __attribute__((unused));
 const struct missing_record *unused_missing_record __attribute__((unused));
 const struct repeat_record *unused_repeat_record __attribute__((unused));
+const struct user_stack_record *unused_stack_record __attribute__((unused));
 
 /*
  * Waking the reader costs more than copying a page, so it is woken once, when pending data

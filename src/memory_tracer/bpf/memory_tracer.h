@@ -16,6 +16,7 @@
 #define PAGE_BYTES 4096
 #define COMM_BYTES 16
 #define TEXT_BYTES 512
+#define STACK_FRAMES 23
 
 enum record_type {
 	RECORD_EVENT = 1,   /* a call or a step in a process's life */
@@ -24,6 +25,7 @@ enum record_type {
 	RECORD_OUTCOME = 4, /* what became of an event's pages, in numbers */
 	RECORD_TEXT = 5,    /* a path or a command line */
 	RECORD_REPEAT = 6,  /* a run of pages with the bytes of a page record before it */
+	RECORD_STACK = 7,   /* the caller's user stack at an event */
 };
 
 /* Values are part of the file format: append only. */
@@ -156,6 +158,14 @@ struct repeat_record {
 	__u64 pages;
 	__u64 source; /* sequence of the page record, the last one of this CPU */
 	__u64 reserved[6];
+};
+
+/* The user stack of the thread that caused an event; header.cause is the event, header.address 0. */
+struct user_stack_record { /* the kernel has a stack_record of its own */
+	struct record_header header;
+	__u32 count; /* of frames that are valid */
+	__u32 reserved0;
+	__u64 frames[STACK_FRAMES]; /* innermost first: the instruction pointer, then return addresses */
 };
 
 /* Sent when the page records alone do not account for event_record.page_count. Pages. */

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..wire.layout import EVENT, HEADER, MISSING, OUTCOME, TEXT, FieldSpec
+from ..wire.layout import EVENT, HEADER, MISSING, OUTCOME, STACK, TEXT, FieldSpec
 from .format import PAGE_ROW
 
 #: An array of one of the structured types below.
@@ -32,6 +32,7 @@ EVENT_TYPE = dtype_of((_ORDINAL, *EVENT))
 MISSING_TYPE = dtype_of((_ORDINAL, *MISSING))
 OUTCOME_TYPE = dtype_of((_ORDINAL, *OUTCOME))
 TEXT_TYPE = dtype_of((_ORDINAL, *TEXT))
+STACK_TYPE = dtype_of((_ORDINAL, *STACK))
 
 HEADER_NAMES = [field.name for field in HEADER]
 

@@ -114,6 +114,7 @@ class Decoder:
             region=self._region(number, fields) if about_region else None,
             status=Status(fields["status"]),
             caller=fields["caller_ip"] or None,
+            stack=self._stack(number),
             parent_pid=fields["parent_pid"] or None,
             uid=fields["uid"] if number < self._relations.recorded_count else None,
             namespace_pid=fields["namespace_pid"] or None,
@@ -175,6 +176,14 @@ class Decoder:
             fields["inode"],
             fields["file_offset"],
         )
+
+    def _stack(self, number: int) -> tuple[int, ...]:
+        record = self._relations.event_stack[number]
+        if record < 0:
+            return ()
+        row = self._relations.stacks[record]
+        # A count beyond the field is a lie; slicing stops at the field's end.
+        return tuple(row["frames"][: row["count"]].tolist())
 
     def _outcome(self, number: int, page_count: int) -> Outcome | None:
         reported = self._relations.event_outcome[number]

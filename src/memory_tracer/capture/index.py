@@ -1,7 +1,7 @@
 """What a capture holds, as tables in memory: everything but the page contents.
 
-A row of the page table takes 80 bytes, an event 256; a capture of a million pages (4 GiB of
-content) is indexed in about 100 MB.
+A row of the page table takes 80 bytes, an event 256 and its stack as much; a capture of a million
+pages (4 GiB of content) is indexed in about 100 MB.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .columns import (
     MISSING_TYPE,
     OUTCOME_TYPE,
     PAGE_ROW_TYPE,
+    STACK_TYPE,
     TEXT_TYPE,
     Rows,
     Table,
@@ -50,6 +51,7 @@ class Index:
             RecordType.MISSING: Table(MISSING_TYPE),
             RecordType.OUTCOME: Table(OUTCOME_TYPE),
             RecordType.TEXT: Table(TEXT_TYPE),
+            RecordType.STACK: Table(STACK_TYPE),
         }
         self._last_ordinal = {ChunkType.RECORDS: -1, ChunkType.PAGES: -1}
 
@@ -72,6 +74,11 @@ class Index:
     def texts(self) -> Rows:
         """TEXT records in order of ordinal."""
         return self._records[RecordType.TEXT].rows
+
+    @property
+    def stacks(self) -> Rows:
+        """STACK records in order of ordinal."""
+        return self._records[RecordType.STACK].rows
 
     def counter(self, side: str, name: str) -> int:
         """What was last counted of ``name`` in the ``kernel`` or by the ``recorder``; 0 if nothing."""

@@ -56,7 +56,8 @@ def sequence_gaps(index: Index) -> int:
 
     A CPU counts from 1, so a gap before its first record shows as well.
     """
-    tables = (index.pages.rows, index.events, index.missing, index.outcomes, index.texts)
+    records = (index.events, index.missing, index.outcomes, index.texts, index.stacks)
+    tables = (index.pages.rows, *records)
     sequences = np.unique(np.concatenate([table["sequence"] for table in tables]))
     numbers = sequences & _NUMBER_MASK
     cpus = sequences >> np.uint64(SEQUENCE_CPU_SHIFT)

@@ -45,10 +45,11 @@ class Relations:
         self.recorded_count = len(recorded)
         self._content_count = len(index.contents)
 
-        tables = (recorded, self.rows, self.runs, self.zeros, index.texts)
+        tables = (recorded, self.rows, self.runs, self.zeros, index.texts, index.stacks)
         #: For each process its first row: the columns of a record header.
         self.processes, numbers = _number_processes(tables)
-        of_recorded, self.row_process, self.run_process, self.zero_process, self.text_process = numbers
+        of_recorded, self.row_process, self.run_process, self.zero_process, self.text_process = numbers[:5]
+        self.stacks, self.stack_process = index.stacks, numbers[5]
         #: For each process its last recorded event, or -1.
         self.last_event: Numbers = np.full(len(self.processes), -1)
         self.last_event[of_recorded] = np.arange(len(recorded))
@@ -65,9 +66,9 @@ class Relations:
         self.event_process: Numbers = np.concatenate([of_recorded, of_stand_ins])
 
         #: For each event its OUTCOME record, or -1.
-        self.event_outcome: Numbers = np.full(len(self.events), -1)
-        reported = _find(recorded["sequence"], index.outcomes["cause"])
-        self.event_outcome[reported[reported >= 0]] = np.flatnonzero(reported >= 0)
+        self.event_outcome = self._last_of_each_event(index.outcomes)
+        #: For each event its STACK record, or -1.
+        self.event_stack = self._last_of_each_event(index.stacks)
 
     @cached_property
     def event_pages(self) -> Numbers:
@@ -152,6 +153,13 @@ class Relations:
         for flag, chosen in ((Evidence.SAMPLED, sampled), (Evidence.CALLER, ~sampled)):
             result[stored[np.isin(contents, contents[rows[chosen]])]] |= np.uint8(flag)
         return result
+
+    def _last_of_each_event(self, records: Rows) -> Numbers:
+        """Return for each event the last of ``records`` that names it as its cause, or -1."""
+        last: Numbers = np.full(len(self.events), -1)
+        events = _find(self.events["sequence"][: self.recorded_count], records["cause"])
+        last[events[events >= 0]] = np.flatnonzero(events >= 0)
+        return last
 
     def _stand_ins(self) -> tuple[Rows, Numbers]:
         """Return an event for each cause nobody recorded, and the processes they belong to.

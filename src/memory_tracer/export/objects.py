@@ -45,6 +45,7 @@ def event_object(event: Event) -> Object:
         "region": _region(event.region),
         "status": [str(flag.name).lower() for flag in event.status],
         "caller": _address(event.caller),
+        "stack": [hex(address) for address in event.stack],
         "parent_pid": event.parent_pid,
         "uid": event.uid,
         "namespace_pid": event.namespace_pid,

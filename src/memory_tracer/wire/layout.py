@@ -15,6 +15,8 @@ WIRE_VERSION = 1
 PAGE_BYTES = 4096
 COMM_BYTES = 16
 TEXT_BYTES = 512
+#: How many addresses a stack record has room for.
+STACK_FRAMES = 23
 
 #: Length of the header the ring buffer puts before each record (BPF_RINGBUF_HDR_SZ, linux/bpf.h).
 RING_HEADER_BYTES = 8
@@ -34,6 +36,7 @@ class RecordType(enum.IntEnum):
     OUTCOME = 4
     TEXT = 5
     REPEAT = 6
+    STACK = 7
 
 
 class TextKind(enum.IntEnum):
@@ -114,6 +117,13 @@ REPEAT: tuple[FieldSpec, ...] = (
     FieldSpec("reserved", "Q", 6),
 )
 
+STACK: tuple[FieldSpec, ...] = (
+    *HEADER,
+    FieldSpec("count", "I"),
+    FieldSpec("reserved0", "I"),
+    FieldSpec("frames", "Q", STACK_FRAMES),
+)
+
 #: The counts of an outcome record, in order; ``model.Outcome`` has the same names.
 OUTCOME_COUNTS = (
     "captured",
@@ -152,6 +162,7 @@ RECORDS: dict[RecordType, tuple[FieldSpec, ...]] = {
     RecordType.OUTCOME: OUTCOME,
     RecordType.TEXT: TEXT,
     RecordType.REPEAT: REPEAT,
+    RecordType.STACK: STACK,
 }
 
 
