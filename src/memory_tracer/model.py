@@ -121,11 +121,16 @@ class Status(enum.IntFlag):
 
 
 class Evidence(enum.IntFlag):
-    """How it is known that the bytes of a page were executed, and not only executable."""
+    """How it is known that the bytes of a page were executed, and not only executable.
+
+    Stacks follow frame pointers. In code that was compiled without them, a chain can lead to values
+    that are no return addresses, so ``STACK`` alone is a weaker sign than the other two.
+    """
 
     NONE = 0
     SAMPLED = 1 << 0  #: the sampler found the instruction pointer in the page
     CALLER = 1 << 1  #: a recorded call came from the page
+    STACK = 1 << 2  #: a return address on a recorded caller's stack follows a call in the page
 
 
 #: Kinds that are no call: memory was looked at, and what had changed since was recorded.

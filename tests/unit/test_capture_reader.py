@@ -14,7 +14,6 @@ from memory_tracer.capture.reader import Capture, open_capture
 from memory_tracer.errors import NotCapturedError, UsageError
 from memory_tracer.model import (
     EventKind,
-    Evidence,
     Missing,
     MissingRun,
     Outcome,
@@ -484,26 +483,3 @@ def test_a_run_of_missing_pages_can_be_had_as_one(tmp_path: Path) -> None:
     assert (page.address, page.sequence, page.content) == (BASE, 1, page_bytes(1))
     assert (run.address, run.length, run.missing) == (BASE + PAGE_BYTES, 3 * PAGE_BYTES, Missing.SWAPPED)
     assert (run.sequence, run.pid, run.event, run.comm) == (2, PID, EventKind.MPROTECT, "sample")
-
-
-def test_content_that_a_sample_or_a_caller_lies_in_is_known_to_have_been_executed(tmp_path: Path) -> None:
-    stream = RecordStream()
-    stream.flip(1)
-    stream.event(EventKind.SAMPLE, caller_ip=BASE + 5)
-    stream.flip(2)
-    stream.event(EventKind.MUNMAP, BASE + PAGE_BYTES, caller_ip=BASE + 9)
-    stream.flip(3)
-    stream.flip(1)
-    other = RecordStream(pid=PID + 1)
-    other.cpu = 1
-    other.flip(1)
-
-    with reopened(tmp_path, stream, other) as capture:
-        found = [(page.pid, page.generation, page.evidence) for page in capture.pages()]
-    assert found == [
-        (PID, 1, Evidence.SAMPLED),
-        (PID, 2, Evidence.CALLER),
-        (PID, 3, Evidence.NONE),
-        (PID, 1, Evidence.SAMPLED),
-        (PID + 1, 1, Evidence.NONE),
-    ]

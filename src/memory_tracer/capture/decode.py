@@ -6,8 +6,12 @@ import heapq
 import itertools
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from operator import attrgetter
 from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..model import (
     PAGE_SIZE,
@@ -25,9 +29,11 @@ from ..model import (
 from ..wire.layout import FLAG_LATE, OUTCOME_COUNTS
 from .columns import Rows
 from .contents import StoredPage
+from .evidence import find_evidence
 from .format import NO_CONTENT
 from .index import Index
-from .relations import Numbers, Relations
+from .numbering import Numbers
+from .relations import Relations
 from .texts import Texts
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -83,6 +89,11 @@ class Decoder:
         self._texts = texts
         self._clock = clock
         self._process_starts: list[int] = relations.processes["start_time_ns"].tolist()
+
+    @cached_property
+    def evidence(self) -> NDArray[np.uint8]:
+        """For each page row how it is known that its content was executed (``model.Evidence``)."""
+        return find_evidence(self._relations)
 
     def path(self, number: int) -> str | None:
         """Return the backing file's path of event ``number``."""
@@ -151,7 +162,7 @@ class Decoder:
                 self._events(relations.row_event[numbers]),
                 self._starts(relations.row_process[numbers]),
                 relations.generations[numbers].tolist(),
-                relations.evidence[numbers].tolist(),
+                self.evidence[numbers].tolist(),
                 block["content"].tolist(),
                 block["missing"].tolist(),
                 strict=True,

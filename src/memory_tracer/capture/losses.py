@@ -41,10 +41,11 @@ _NUMBER_MASK = np.uint64((1 << SEQUENCE_CPU_SHIFT) - 1)
 
 def find_losses(index: Index, relations: Relations, scanner: Scanner) -> tuple[Loss, ...]:
     """Return one ``Loss`` for each reason, the kernel's first, then the recorder's, then the file's."""
+    missing = pages_by_reason(relations)
     return (
-        *_kernel_losses(index, relations),
+        *_kernel_losses(index, relations, missing),
         *_recorder_losses(index),
-        *_missing_pages(index, relations),
+        *_missing_pages(index, missing),
         *_unwatched_regions(relations),
         *_unreadable_records(index),
         *_file_losses(index, scanner),
@@ -80,10 +81,10 @@ def pages_by_reason(relations: Relations) -> Counter[Missing]:
     return +counts
 
 
-def _kernel_losses(index: Index, relations: Relations) -> Iterator[Loss]:
+def _kernel_losses(index: Index, relations: Relations, missing: Counter[Missing]) -> Iterator[Loss]:
     counts = {name: index.counter("kernel", name) for name in LOSS_COUNTERS}
     # A recording that was killed has fewer counters than records.
-    counts["lost_pages"] = max(counts["lost_pages"], pages_by_reason(relations)[Missing.RING_FULL])
+    counts["lost_pages"] = max(counts["lost_pages"], missing[Missing.RING_FULL])
     yield from _counted(counts, LOSS_COUNTERS)
     explained = sum(count for name, count in counts.items() if name.startswith("lost_"))
     gaps = sequence_gaps(index) - explained - index.unknown_records - index.malformed_records
@@ -110,12 +111,13 @@ def _counted(counts: Mapping[str, int], meanings: Mapping[str, tuple[str, str]])
             yield Loss(name.replace("_", "-"), counts[name], unit, explanation)
 
 
-def _missing_pages(index: Index, relations: Relations) -> Iterator[Loss]:
-    counts = pages_by_reason(relations)
-    counts[Missing.LIMIT] = max(counts[Missing.LIMIT], index.counter("recorder", "limited_pages"))
+def _missing_pages(index: Index, missing: Counter[Missing]) -> Iterator[Loss]:
     for reason in Missing:
-        if counts[reason] and reason is not Missing.RING_FULL:
-            yield Loss(str(reason), counts[reason], "pages", reason.sentence)
+        count = missing[reason]
+        if reason is Missing.LIMIT:
+            count = max(count, index.counter("recorder", "limited_pages"))
+        if count and reason is not Missing.RING_FULL:
+            yield Loss(str(reason), count, "pages", reason.sentence)
 
 
 def _unwatched_regions(relations: Relations) -> Iterator[Loss]:

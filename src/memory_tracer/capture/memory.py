@@ -10,7 +10,8 @@ from ..model import ADDRESS_END, PAGE_SIZE
 from .columns import Rows
 from .contents import Contents
 from .decode import missing_reason
-from .relations import Numbers, Relations
+from .numbering import Numbers
+from .relations import Relations
 
 
 def read_memory(

@@ -26,8 +26,9 @@ from .filters import FilterOptions, Filters
 from .index import Index
 from .losses import find_losses
 from .memory import page_generations, read_memory
+from .numbering import Numbers
 from .processes import list_processes
-from .relations import Numbers, Relations
+from .relations import Relations
 from .scan import Scanner, open_regular
 from .texts import Texts
 

@@ -11,20 +11,18 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import OBSERVATION_KINDS, EventKind, Evidence, Missing, Status
+from ..model import OBSERVATION_KINDS, EventKind, Missing, Status
 from ..wire.layout import PAGE_BYTES
 from .columns import EVENT_TYPE, HEADER_NAMES, Rows
 from .format import NO_CONTENT
 from .index import Index
+from .numbering import Numbers, changes, dense, pair, spread
 from .runs import still_missing
 
 #: User space knows start times only in clock ticks of 10 ms (proc_pid_stat(5), USER_HZ is 100).
 TICK_NS = 10**7
 
 _NAMES = ["ordinal", *HEADER_NAMES]
-
-#: One number per row of a table; -1 stands for none.
-Numbers = NDArray[np.int64]
 
 
 class Relations:
@@ -112,46 +110,16 @@ class Relations:
         Contents are counted in order of first occurrence, so A, B, A has generations 1, 2, 1.
         """
         stored = np.flatnonzero(self.row_stored)
-        page = _pair(self.row_process[stored], _dense(self.rows["address"][stored]))
+        page = pair(self.row_process[stored], dense(self.rows["address"][stored]))
         content = self.rows["content"][stored].astype(np.int64)
-        _, first, inverse = np.unique(_pair(page, content), return_index=True, return_inverse=True)
+        _, first, inverse = np.unique(pair(page, content), return_index=True, return_inverse=True)
         order = np.lexsort((first, page[first]))
-        heads = _changes(page[first][order])
-        ranks = np.arange(len(order)) - _spread(heads, heads, len(order))
+        heads = changes(page[first][order])
+        ranks = np.arange(len(order)) - spread(heads, heads, len(order))
         generation = np.empty(len(order), dtype=np.int64)
         generation[order] = ranks + 1
         result: Numbers = np.zeros(len(self.rows), dtype=np.int64)
         result[stored] = generation[inverse]
-        return result
-
-    @cached_property
-    def evidence(self) -> NDArray[np.uint8]:
-        """For each page row how it is known that its content was executed (``model.Evidence``).
-
-        An instruction pointer counts for what its page held at that moment, and for all rows of this
-        page with the same content.
-        """
-        result = np.zeros(len(self.rows), dtype=np.uint8)
-        events, stored = self.events[: self.recorded_count], np.flatnonzero(self.row_stored)
-        seen = np.flatnonzero(events["caller_ip"] != 0)
-        if not len(seen) or not len(stored):
-            return result
-        pointers = events["caller_ip"][seen] // np.uint64(PAGE_BYTES)
-        places = _dense(np.concatenate([pointers, self.rows["address"][stored] // np.uint64(PAGE_BYTES)]))
-        processes = np.concatenate([self.event_process[seen], self.row_process[stored]])
-        pages = _pair(processes, places)
-        times = np.concatenate([events["timestamp_ns"][seen], self.rows["timestamp_ns"][stored]])
-        # Sorted by page and time, rows before pointers of the same moment: the row before counts.
-        is_row = np.arange(len(pages)) >= len(seen)
-        order = np.lexsort((~is_row, times, pages))
-        latest = np.maximum.accumulate(np.where(is_row[order], np.arange(len(order)), -1))
-        found = np.flatnonzero(~is_row[order] & (latest >= 0))
-        found = found[pages[order][found] == pages[order][latest[found]]]
-        rows = order[latest[found]] - len(seen)
-        sampled = events["kind"][seen[order[found]]] == EventKind.SAMPLE
-        contents = _pair(pages[len(seen) :], self.rows["content"][stored].astype(np.int64))
-        for flag, chosen in ((Evidence.SAMPLED, sampled), (Evidence.CALLER, ~sampled)):
-            result[stored[np.isin(contents, contents[rows[chosen]])]] |= np.uint8(flag)
         return result
 
     def _last_of_each_event(self, records: Rows) -> Numbers:
@@ -189,11 +157,11 @@ class Relations:
 
 def _number_processes(tables: tuple[Rows, ...]) -> tuple[Rows, list[Numbers]]:
     """Number the (pid, start in ticks) of all ``tables`` by ordinal of first appearance."""
-    heads = [_changes(table["pid"], table["start_time_ns"]) for table in tables]
+    heads = [changes(table["pid"], table["start_time_ns"]) for table in tables]
     headers: Rows = np.concatenate([table[head][_NAMES] for table, head in zip(tables, heads, strict=True)])
     order = np.argsort(headers["ordinal"], kind="stable")
-    ticks = _dense(headers["start_time_ns"] // TICK_NS)
-    identity = _pair(headers["pid"].astype(np.int64), ticks)[order]
+    ticks = dense(headers["start_time_ns"] // TICK_NS)
+    identity = pair(headers["pid"].astype(np.int64), ticks)[order]
     _, first, inverse = np.unique(identity, return_index=True, return_inverse=True)
     by_appearance = np.argsort(first)
     rank = np.empty(len(first), dtype=np.int64)
@@ -201,13 +169,13 @@ def _number_processes(tables: tuple[Rows, ...]) -> tuple[Rows, list[Numbers]]:
     numbers = np.empty(len(order), dtype=np.int64)
     numbers[order] = rank[inverse]
     parts = np.split(numbers, np.cumsum([len(head) for head in heads])[:-1])
-    spread = [_spread(part, head, len(table)) for part, head, table in zip(parts, heads, tables, strict=True)]
-    return headers[order][first[by_appearance]], spread
+    of_rows = [spread(part, head, len(table)) for part, head, table in zip(parts, heads, tables, strict=True)]
+    return headers[order][first[by_appearance]], of_rows
 
 
 def _find(sequences: NDArray[np.uint64], causes: NDArray[np.uint64]) -> Numbers:
     """For each cause return where it is in ``sequences``, or -1."""
-    heads = _changes(causes)
+    heads = changes(causes)
     wanted = causes[heads]
     order = np.argsort(sequences, kind="stable")
     places = np.searchsorted(sequences, wanted, sorter=order)
@@ -216,34 +184,9 @@ def _find(sequences: NDArray[np.uint64], causes: NDArray[np.uint64]) -> Numbers:
     candidates = order[places[inside]]
     right = sequences[candidates] == wanted[inside]
     found[inside[right]] = candidates[right]
-    return _spread(found, heads, len(causes))
+    return spread(found, heads, len(causes))
 
 
 def _or_stand_in(events: Numbers, rows: Rows, stand_ins: Rows, recorded: int) -> Numbers:
     """Return ``events`` with each -1 replaced by the number of the stand-in for the row's cause."""
     return np.where(events < 0, recorded + np.searchsorted(stand_ins["sequence"], rows["cause"]), events)
-
-
-def _changes(*columns: NDArray[np.generic]) -> Numbers:
-    """Return the rows at which any of ``columns`` differs from the row before; the first always does."""
-    changed = np.zeros(len(columns[0]), dtype=np.bool_)
-    changed[:1] = True
-    for column in columns:
-        changed[1:] |= column[1:] != column[:-1]
-    return np.flatnonzero(changed)
-
-
-def _spread(values: Numbers, heads: Numbers, length: int) -> Numbers:
-    """Repeat each value from its head to the next one."""
-    return np.repeat(values, np.diff(heads, append=length))
-
-
-def _dense(values: NDArray[np.generic]) -> Numbers:
-    """Number the distinct values from 0, in sorted order."""
-    numbers: Numbers = np.unique(values, return_inverse=True)[1]
-    return numbers
-
-
-def _pair(left: Numbers, right: Numbers) -> Numbers:
-    """Return one number for each pair, equal for equal pairs. Both sides are below 2^32."""
-    return _dense(left << 32 | right)

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 from ..wire.layout import TextKind
 from .columns import Rows
-from .relations import Numbers
+from .numbering import Numbers
 
 
 class _History:
