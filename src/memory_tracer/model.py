@@ -180,7 +180,8 @@ class Event:
 
     ``caller`` is the instruction pointer of the thread that caused it. ``stack`` is its user stack,
     innermost first: the instruction pointer, then return addresses as the frame pointers give them;
-    empty when it is not known.
+    empty when it is not known. ``Capture.mapping_at`` says what is mapped there. A look before a
+    write from outside was caused by another process, a look of a pass by the recorder.
     """
 
     sequence: int

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,12 +84,24 @@ def test_frames_beyond_the_count_are_none(tmp_path: Path) -> None:
     assert evidence(tmp_path, stream) == [Evidence.NONE]
 
 
-def test_the_stack_of_a_lost_event_is_evidence_all_the_same(tmp_path: Path) -> None:
+def test_the_stack_of_a_lost_event_is_no_evidence(tmp_path: Path) -> None:
     stream = RecordStream()
     stream.flip(1)
     stream.stack(stream.next_sequence(), LIBRARY, BASE + 5)
 
-    assert evidence(tmp_path, stream) == [Evidence.STACK]
+    assert evidence(tmp_path, stream) == [Evidence.NONE]
+
+
+@pytest.mark.parametrize(("caller", "known"), [(0, True), (PID, True), (PID + 1, False)])
+def test_only_a_process_s_own_calls_are_evidence(tmp_path: Path, caller: int, known: bool) -> None:
+    stream = RecordStream()
+    stream.flip(1, 2)
+    look = stream.event(EventKind.LOOK, caller_ip=BASE, arguments=(0, 0, 0, caller))
+    stream.stack(look, BASE, BASE + PAGE_BYTES + 5)
+    stream.flip(3)
+
+    own = [Evidence.CALLER, Evidence.STACK] if known else [Evidence.NONE] * 2
+    assert evidence(tmp_path, stream) == [*own, Evidence.NONE]
 
 
 def test_the_lowest_and_the_highest_address_are_on_no_page(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from .btf import Btf
 
 HEADER = Path(memory_tracer.__path__[0]) / "bpf" / "memory_tracer.h"
 
+LOOK_ARGUMENTS = ("BEFORE", "NUMBER", "COMPAT", "CALLER")
+
 RECORD_STRUCTURES = {kind: f"{kind.name.lower()}_record" for kind in RecordType}
 #: The kernel's own types have a stack_record.
 RECORD_STRUCTURES[RecordType.STACK] = "user_stack_record"
@@ -119,6 +121,7 @@ def test_settings_are_packed_where_the_program_looks_for_them(btf: Btf) -> None:
             "MISSING_",
             {reason.name: reason for reason in Missing if reason not in (Missing.UNKNOWN, Missing.DAMAGED)},
         ),
+        ("look_argument", "LOOK_", {name: getattr(layout, f"LOOK_{name}") for name in LOOK_ARGUMENTS}),
         ("record_flags", "FLAG_", {"LATE": layout.FLAG_LATE, "PHYSICAL": layout.FLAG_PHYSICAL}),
     ],
     ids=lambda value: value if isinstance(value, str) and not value.endswith("_") else "",

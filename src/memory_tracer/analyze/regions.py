@@ -15,6 +15,7 @@ Rows = NDArray[np.void]
 
 _WRITE_EXECUTE = Protection.WRITE | Protection.EXEC
 _FOUND_EXECUTABLE = (EventKind.BASELINE, EventKind.EXEC_MAPPING)
+#: Results from -4095 to -1 are errors (include/linux/err.h).
 _LARGEST_ERRNO = 4095
 #: Counts from a file beyond this are no counts, and would overflow a sum.
 _COUNT_LIMIT = 1 << 32
@@ -134,13 +135,12 @@ class _Lives:
         self._heads = np.flatnonzero(np.diff(regions, prepend=-1))
         protection, status = events["protection"], events["status"]
         self._events = events
-        succeeded = (events["result"] >= 0) | (events["result"] < -_LARGEST_ERRNO)
-        succeeded |= (status & Status.PARTIAL) != 0
-        gained = succeeded & ((protection & Protection.EXEC) != 0)
+        effective = succeeded(events)
+        gained = effective & ((protection & Protection.EXEC) != 0)
         gained |= np.isin(events["kind"], _FOUND_EXECUTABLE)
 
         self.executable = self._any(gained)
-        self._rwx = self._any(succeeded & ((protection & _WRITE_EXECUTE) == _WRITE_EXECUTE))
+        self._rwx = self._any(effective & ((protection & _WRITE_EXECUTE) == _WRITE_EXECUTE))
         self._unlinked = self._any((status & Status.UNLINKED) != 0)
         self._shared = self._any((status & Status.SHARED) != 0)
         self._first_ns = np.minimum.reduceat(events["timestamp_ns"], self._heads)
@@ -149,7 +149,7 @@ class _Lives:
         calls = (~np.isin(events["kind"], list(OBSERVATION_KINDS))).astype(np.int64)
         self._flips = np.add.reduceat(calls + coalesced, self._heads)
         self._first_call = self._first_where(gained & (events["caller_ip"] != 0))
-        self._last_success = self._last_where(succeeded)
+        self._last_success = self._last_where(effective)
         self._last_backed = self._last_where(events["device"] != 0)
         self._last = np.append(self._heads[1:], len(events)) - 1
         self._first_of_kind = {kind: self._first_where(events["kind"] == kind) for kind in EventKind}
@@ -206,6 +206,25 @@ class _Lives:
         """Return each region's first position where ``mask`` holds, or -1."""
         first = np.minimum.reduceat(np.where(mask, np.arange(len(mask)), len(mask)), self._heads)
         return np.where(first < len(mask), first, -1)
+
+
+def succeeded(events: Rows) -> NDArray[np.bool_]:
+    """Return which event records are of calls that changed something, if only a part."""
+    result: NDArray[np.bool_] = (events["result"] >= 0) | (events["result"] < -_LARGEST_ERRNO)
+    result |= (events["status"] & Status.PARTIAL) != 0
+    return result
+
+
+def open_to_writes(events: Rows) -> NDArray[np.bool_]:
+    """Return which event records are of memory that could change without a call while executable.
+
+    It was writable itself, or shared with another mapping or an open file that can be written to.
+    """
+    protection = events["protection"]
+    viewed = (events["status"] & Status.VIEWED) != 0
+    result: NDArray[np.bool_] = ((protection & Protection.WRITE) != 0) | viewed
+    result &= ((protection & Protection.EXEC) != 0) & (events["kind"] < EventKind.FORK)
+    return result & succeeded(events)
 
 
 def _number_regions(events: Rows, processes: Numbers) -> Numbers:

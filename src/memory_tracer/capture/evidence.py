@@ -30,14 +30,16 @@ def find_evidence(relations: Relations) -> NDArray[np.uint8]:
 
     events, stacks = relations.events[: relations.recorded_count], relations.stacks
     processes, times = relations.event_process[: len(events)], events["timestamp_ns"]
-    sampled = events["kind"] == EventKind.SAMPLE
-    for kind, chosen in ((Evidence.SAMPLED, sampled), (Evidence.CALLER, ~sampled)):
+    own, sampled = ~relations.foreign[: len(events)], events["kind"] == EventKind.SAMPLE
+    for kind, chosen in ((Evidence.SAMPLED, sampled), (Evidence.CALLER, own & ~sampled)):
         seen[held.at(np.where(chosen, events["caller_ip"], 0), processes, times)] |= np.uint8(kind)
+    # Without its event (-1) nobody knows whose stack it is.
+    own_stack = np.append(own, False)[relations.stack_event]
     # Frame by frame: all at once would take several times the memory of the capture.
     for depth in range(1, STACK_FRAMES):
         frames = stacks["frames"][:, depth]
         # It was the call before the return address that executed, and it may end its page.
-        calls = np.where((stacks["count"] > depth) & (frames != 0), frames - np.uint64(1), 0)
+        calls = np.where(own_stack & (stacks["count"] > depth) & (frames != 0), frames - np.uint64(1), 0)
         at = held.at(calls, relations.stack_process, stacks["timestamp_ns"])
         seen[at] |= np.uint8(Evidence.STACK)
 

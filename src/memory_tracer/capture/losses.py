@@ -7,17 +7,14 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from ..model import Loss, Missing, Protection, Status
+from ..analyze.regions import open_to_writes
+from ..model import Loss, Missing
 from ..wire.layout import FLAG_LATE, LOSS_COUNTERS, SEQUENCE_CPU_SHIFT
 from .decode import missing_reason
-from .filters import is_region_event
 from .format import NO_CONTENT
 from .index import Index
 from .relations import Relations
 from .scan import Scanner
-
-#: Results from -4095 to -1 are errors (include/linux/err.h).
-_MAX_ERRNO = 4095
 
 #: Counters of the recorder that mean something is not in the capture, with unit and explanation.
 RECORDER_LOSSES = {
@@ -121,18 +118,10 @@ def _missing_pages(index: Index, missing: Counter[Missing]) -> Iterator[Loss]:
 
 
 def _unwatched_regions(relations: Relations) -> Iterator[Loss]:
-    """Memory that can be written while it is executable changes without any call to record it at.
-
-    It is writable itself, or shared with another mapping or an open file that can be written to.
-    """
+    """Memory that can be written while it is executable changes without any call to record it at."""
     events = relations.events[: relations.recorded_count]
     processes = relations.event_process[: relations.recorded_count]
-    both = Protection.WRITE | Protection.EXEC
-    protection, viewed = events["protection"], (events["status"] & np.uint32(Status.VIEWED)) != 0
-    open_to_writes = ((protection & both) == both) | (viewed & ((protection & Protection.EXEC) != 0))
-    open_to_writes &= is_region_event(events)
-    open_to_writes &= (events["result"] >= 0) | (events["result"] < -_MAX_ERRNO)
-    chosen = np.flatnonzero(open_to_writes)
+    chosen = np.flatnonzero(open_to_writes(events))
     starts = set(zip(processes[chosen].tolist(), events["address"][chosen].tolist(), strict=True))
     if starts:
         yield Loss(

@@ -18,13 +18,14 @@ import numpy as np
 
 from ..analyze.regions import PageColumns, RegionHistory, RunColumns, region_histories
 from ..errors import CaptureError
-from ..model import PAGE_SIZE, Event, Loss, MissingRun, Page, Process
+from ..model import PAGE_SIZE, Event, Loss, MissingRun, Page, Process, Region
 from .columns import Rows
 from .contents import Contents
 from .decode import Clock, Decoder
 from .filters import FilterOptions, Filters
 from .index import Index
 from .losses import find_losses
+from .mappings import Mappings
 from .memory import page_generations, read_memory
 from .numbering import Numbers
 from .processes import list_processes
@@ -51,6 +52,10 @@ class _State:
     @cached_property
     def decoder(self) -> Decoder:
         return Decoder(self._index, self.relations, self.texts, Clock(self._index.metadata))
+
+    @cached_property
+    def mappings(self) -> Mappings:
+        return Mappings(self.relations, self.texts)
 
     @cached_property
     def processes(self) -> tuple[Process, ...]:
@@ -167,14 +172,19 @@ class Capture:
         chosen &= ~state.relations.event_is_silent[:count]
         return map(state.decoder.event, np.flatnonzero(chosen).tolist())
 
-    def pages(self, *, missing: bool = True, **filters: Unpack[FilterOptions]) -> Iterator[Page]:
+    def pages(
+        self, *, missing: bool = True, executed: bool = False, **filters: Unpack[FilterOptions]
+    ) -> Iterator[Page]:
         """Return the pages, by sequence; with ``missing`` also those whose bytes are not there.
 
-        Each page of a run of missing pages is returned on its own, at the sequence of the run.
+        With ``executed`` only those known to have been executed. Each page of a run of missing pages
+        is returned on its own, at the sequence of the run.
         """
         conditions, decoder = Filters(**filters), self._state.decoder
         rows = self._chosen_rows(conditions)
-        if not missing:
+        if executed:
+            rows = rows[decoder.evidence[rows] != 0]
+        if executed or not missing:
             return (page for page in decoder.stored(rows) if page.content is not None)
         return decoder.pages(rows, self._chosen_runs(conditions), conditions.addresses)
 
@@ -225,6 +235,14 @@ class Capture:
             RunColumns(relations.run_event, runs["address"], runs["pages"]),
             decoder.event,
         )
+
+    def mapping_at(self, sequence: int, address: int) -> Region | None:
+        """Return what was mapped at ``address`` in the process of the event numbered ``sequence``.
+
+        None when the capture does not know: it holds the mappings that are or become executable.
+        Right before the event; asking in order of sequence is fastest.
+        """
+        return self._state.mappings.at(sequence, address)
 
     def read(self, pid: int, address: int, size: int, at: int | None = None) -> bytes:
         """Return memory of a process as it was at ``at`` (ns since boot), or last when None.

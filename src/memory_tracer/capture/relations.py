@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model import OBSERVATION_KINDS, EventKind, Missing, Status
-from ..wire.layout import PAGE_BYTES
+from ..wire.layout import LOOK_CALLER, PAGE_BYTES
 from .columns import EVENT_TYPE, HEADER_NAMES, Rows
 from .format import NO_CONTENT
 from .index import Index
@@ -64,14 +64,26 @@ class Relations:
         self.event_process: Numbers = np.concatenate([of_recorded, of_stand_ins])
 
         #: For each event its OUTCOME record, or -1.
-        self.event_outcome = self._last_of_each_event(index.outcomes)
-        #: For each event its STACK record, or -1.
-        self.event_stack = self._last_of_each_event(index.stacks)
+        self.event_outcome = self._last_of_each_event(_find(recorded["sequence"], index.outcomes["cause"]))
+        #: For each STACK record its event, or -1, and for each event its STACK record, or -1.
+        self.stack_event = _find(recorded["sequence"], index.stacks["cause"])
+        self.event_stack = self._last_of_each_event(self.stack_event)
 
     @cached_property
     def event_pages(self) -> Numbers:
         """For each event the number of its page rows."""
         return np.bincount(self.row_event, minlength=len(self.events))
+
+    @cached_property
+    def foreign(self) -> NDArray[np.bool_]:
+        """For each event whether it is a look that another process caused.
+
+        Its caller and stack are those of that process: the recorder, or who writes from outside.
+        """
+        by = self.events["arguments"][:, LOOK_CALLER]
+        foreign: NDArray[np.bool_] = self.events["kind"] == EventKind.LOOK
+        foreign &= (by != 0) & (by != self.events["pid"])
+        return foreign
 
     @cached_property
     def row_stored(self) -> NDArray[np.bool_]:
@@ -122,10 +134,9 @@ class Relations:
         result[stored] = generation[inverse]
         return result
 
-    def _last_of_each_event(self, records: Rows) -> Numbers:
-        """Return for each event the last of ``records`` that names it as its cause, or -1."""
+    def _last_of_each_event(self, events: Numbers) -> Numbers:
+        """Return for each event the last record that belongs to it, or -1; ``events`` is by record."""
         last: Numbers = np.full(len(self.events), -1)
-        events = _find(self.events["sequence"][: self.recorded_count], records["cause"])
         last[events[events >= 0]] = np.flatnonzero(events >= 0)
         return last
 

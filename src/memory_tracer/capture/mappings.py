@@ -1,0 +1,168 @@
+"""What was mapped where in a process at some moment, as far as the events say."""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ..analyze.regions import succeeded
+from ..model import REGION_KINDS, EventKind, Region, Status
+from .relations import Relations
+from .texts import Texts
+
+#: Kinds after which a range is mapped anew, whatever was there before.
+_MAPS = frozenset({EventKind.MMAP, EventKind.MREMAP, EventKind.SHMAT, EventKind.EXEC_MAPPING})
+#: Kinds that leave everything as it was, and one that says too little.
+_NO_CHANGE = frozenset({EventKind.MADVISE, EventKind.UNKNOWN})
+#: Kinds that begin or end an address space.
+_LIFE = (EventKind.FORK, EventKind.EXEC, EventKind.EXIT)
+#: Ranges that children have of their parents, in all at one time; beyond, nothing is known of them.
+_INHERITED_LIMIT = 1 << 22
+#: Rows turned into Python values at a time.
+_BLOCK = 1 << 14
+
+
+class _Step(NamedTuple):
+    """The columns of an event that may change what is mapped."""
+
+    row: int
+    process: int
+    kind: int
+    status: int
+    ordinal: int
+    pid: int
+    parent_pid: int
+    address: int
+    length: int
+    device: int
+    inode: int
+    file_offset: int
+
+
+class _Backing(NamedTuple):
+    """What is behind a range: of a file, where its byte of address 0 would be."""
+
+    ordinal: int
+    device: int
+    inode: int
+    origin: int
+
+    def continues(self, other: _Backing) -> bool:
+        """Whether both say the same of the addresses they share. Anonymous memory is all the same."""
+        return self[1:] == other[1:] or not (self.device or other.device)
+
+
+class _Space:
+    """The ranges of one address space: sorted, none overlaps another."""
+
+    def __init__(self, parent: _Space | None = None) -> None:
+        self.starts: list[int] = parent.starts[:] if parent else []
+        self.ends: list[int] = parent.ends[:] if parent else []
+        self.backings: list[_Backing] = parent.backings[:] if parent else []
+        self.inherited = len(self.starts)
+
+    def find(self, address: int) -> int:
+        """Return the number of the range that holds ``address``, or -1."""
+        number = bisect.bisect_right(self.starts, address) - 1
+        return number if number >= 0 and address < self.ends[number] else -1
+
+    def put(self, start: int, end: int, backing: _Backing | None) -> None:
+        """Say what [start, end) is; None when it is nothing known."""
+        first = bisect.bisect_right(self.ends, start)
+        last = bisect.bisect_left(self.starts, end)
+        ranges = [] if backing is None else [(start, end, backing)]
+        if first < last and self.starts[first] < start:
+            ranges.insert(0, (self.starts[first], start, self.backings[first]))
+        if first < last and self.ends[last - 1] > end:
+            ranges.append((end, self.ends[last - 1], self.backings[last - 1]))
+        self.starts[first:last] = [start for start, _, _ in ranges]
+        self.ends[first:last] = [end for _, end, _ in ranges]
+        self.backings[first:last] = [backing for _, _, backing in ranges]
+
+
+class Mappings:
+    """Answers what was mapped at an address right before an event.
+
+    The events are walked through once as long as the questions are in order of sequence, and from
+    the start again where they are not.
+    """
+
+    def __init__(self, relations: Relations, texts: Texts) -> None:
+        self._relations = relations
+        self._texts = texts
+        self._ordinals = relations.events["ordinal"][: relations.recorded_count]
+        self._done, self._next = -1, self._restart()
+
+    def at(self, sequence: int, address: int) -> Region | None:
+        """Return the mapping that held ``address`` in the process of the event numbered ``sequence``."""
+        row = int(np.searchsorted(self._ordinals, np.uint64(sequence)))
+        if row == len(self._ordinals) or self._ordinals[row] != sequence or self._relations.foreign[row]:
+            return None
+        if row <= self._done:
+            self._done, self._next = -1, self._restart()
+        while self._next is not None and self._next.row < row:
+            self._apply(self._next)
+            self._done, self._next = self._next.row, next(self._steps, None)
+        space = self._spaces.get(int(self._relations.event_process[row]))
+        number = space.find(address) if space else -1
+        return self._region(space, number) if space and number >= 0 else None
+
+    def _restart(self) -> _Step | None:
+        """Forget everything, and return the first step."""
+        self._spaces: defaultdict[int, _Space] = defaultdict(_Space)
+        #: The latest process of each PID.
+        self._latest: dict[int, int] = {}
+        self._inherited = 0
+        self._steps = self._all_steps()
+        return next(self._steps, None)
+
+    def _all_steps(self) -> Iterator[_Step]:
+        events = self._relations.events[: len(self._ordinals)]
+        kinds, status = events["kind"], events["status"]
+        known = np.isin(kinds, list(REGION_KINDS - _NO_CHANGE)) & succeeded(events)
+        # Of several mappings the first one's backing is given, of an unknown one none.
+        vague = (status & (Status.SEVERAL_MAPPINGS | Status.MAPPING_UNKNOWN)) != 0
+        known &= ~vague | np.isin(kinds, [*_MAPS, EventKind.MUNMAP])
+        chosen = np.flatnonzero(known | np.isin(kinds, _LIFE))
+        for start in range(0, len(chosen), _BLOCK):
+            rows = chosen[start : start + _BLOCK]
+            block = events[rows]
+            columns = [block[name].tolist() for name in _Step._fields[2:]]
+            yield from map(_Step, rows.tolist(), self._relations.event_process[rows].tolist(), *columns)
+
+    def _apply(self, step: _Step) -> None:
+        self._latest[step.pid] = step.process
+        if step.kind in _LIFE:
+            self._inherited -= self._spaces.pop(step.process, _Space()).inherited
+            parent = self._spaces.get(self._latest.get(step.parent_pid, -1))
+            if step.kind == EventKind.FORK and parent and self._inherited < _INHERITED_LIMIT:
+                self._spaces[step.process] = _Space(parent)
+                self._inherited += len(parent.starts)
+        elif step.length:
+            self._put(self._spaces[step.process], step)
+
+    def _put(self, space: _Space, step: _Step) -> None:
+        end = step.address + step.length
+        if step.kind == EventKind.MUNMAP or step.status & Status.MAPPING_UNKNOWN:
+            space.put(step.address, end, None)
+            return
+        origin = step.file_offset - step.address if step.device else 0
+        backing = _Backing(step.ordinal, step.device, step.inode if step.device else 0, origin)
+        if step.kind not in _MAPS:
+            number = space.find(step.address)
+            if number >= 0 and end <= space.ends[number] and space.backings[number].continues(backing):
+                return
+        space.put(step.address, end, backing)
+
+    def _region(self, space: _Space, number: int) -> Region:
+        start, backing = space.starts[number], space.backings[number]
+        length = space.ends[number] - start
+        if not backing.device:
+            return Region(start, length)
+        path = self._texts.path(backing.device, backing.inode, backing.ordinal)
+        offset = (backing.origin + start) % (1 << 64)
+        return Region(start, length, path, backing.device, backing.inode, offset)
