@@ -2,7 +2,8 @@
 
 A test marked ``privileged`` loads BPF programs. Without the right to do so it is skipped with the
 reason; with MEMORY_TRACER_REQUIRE_PRIVILEGED=1 in the environment it fails instead, as it does when
-it skips itself for any other reason, so that a run that claims to have tested everything has.
+it skips itself for any other reason, so that a run that claims to have tested everything has. Only
+those marked ``may_skip`` too need something that a machine may refuse even to root.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn a privileged test's skip into a failure where everything must run."""
     report = yield
-    privileged = item.get_closest_marker("privileged") is not None
-    if privileged and report.skipped and not hasattr(report, "wasxfail") and _must_run():
+    must_run = item.get_closest_marker("privileged") is not None and not item.get_closest_marker("may_skip")
+    if must_run and report.skipped and not hasattr(report, "wasxfail") and _must_run():
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         report.outcome = "failed"
         report.longrepr = f"this test must run (MEMORY_TRACER_REQUIRE_PRIVILEGED=1), but: {reason}"

@@ -6,15 +6,18 @@ import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 import memory_tracer as mt
 from memory_tracer.model import EventKind
 from tests.workloads import PAGE_SIZE, Step, Workloads
 
+from . import machine
 from .recording import Recorder, Recording
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coverage.md"
@@ -32,7 +35,7 @@ RWX = frozenset({"unwatched-writes"})
 NO_PASSES = ("--pass-rate", "0")
 
 #: Whether user space comes in time to read a page decides which of these are reported.
-FETCHED_LATER = frozenset({"not-present", "gone", "unreadable"})
+FETCHED_LATER = frozenset({"not-present", "swapped", "gone", "unreadable"})
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ TECHNIQUES = (
     technique("rwx_discarded mremap_over", LOOK, losses=RWX),
     technique("io_uring discard", LOOK, losses=RWX),
     technique("grows_down", LOOK, losses=RWX),
+    technique("hugetlb rwx", LOOK, losses=RWX),
+    technique("swapped rwx", missed=(0,), losses=RWX | {"swapped"}, options=NO_PASSES),
     technique("userfaultfd", LOOK),
     # Written, then made executable
     technique("flips 3", MPROTECT),
@@ -97,6 +102,9 @@ TECHNIQUES = (
     technique("large_region sparse", MPROTECT),
     technique("large_region zero", MPROTECT),
     technique("other_thread", MPROTECT),
+    technique("hugetlb flip", MPROTECT),
+    technique("swapped ends", MPROTECT, LOOK, races=True),
+    technique("swapped hide", MPROTECT, LOOK, races=True),
     technique("mremap move", MPROTECT, MREMAP),
     technique("mremap grow", MPROTECT, MREMAP),
     technique("mremap keep", MPROTECT, MREMAP),
@@ -129,6 +137,9 @@ TECHNIQUES = (
     technique("shared_with_child rwx", LOOK, losses=RWX),
     technique("dev_zero private", MPROTECT, LOOK, losses=RWX),
     technique("dev_zero shared", MPROTECT, LOOK, losses=RWX),
+    technique("hugetlb view", MMAP, losses=RWX),
+    technique("hugetlb file", MMAP, losses=RWX),
+    technique("swapped view", MMAP, LOOK, losses=RWX, races=True),
     # Files and programs
     technique("file_mapping cow disk", MPROTECT),
     technique("file_mapping cow tmpfs", MPROTECT),
@@ -165,7 +176,24 @@ TECHNIQUES = (
     technique("compat_calls mprotect", MPROTECT),
     technique("compat_calls munmap", MPROTECT),
     technique("compat_calls hide", MPROTECT),
+    technique("i386_program mmap", LOOK, losses=RWX),
+    technique("i386_program mprotect", MPROTECT),
+    technique("i386_program munmap", MPROTECT),
 )
+
+
+#: What the programs need that not every machine lends, not even to root.
+NEEDS = {
+    "hugetlb": machine.huge_pages,
+    "swapped": machine.swap,
+    "i386_program": machine.compat_programs,
+}
+
+
+def parameter(expected: Technique) -> ParameterSet:
+    """Return the technique as a parameter of the test."""
+    lent = expected.command.split()[0] in NEEDS
+    return pytest.param(expected, id=expected.command, marks=[pytest.mark.may_skip] if lent else [])
 
 
 @dataclass(frozen=True)
@@ -206,8 +234,16 @@ def places() -> Iterator[Mapping[str, str]]:
         yield {"disk": f"{disk}/code", "tmpfs": f"{memory}/code"}
 
 
+@pytest.fixture
+def resources(expected: Technique) -> Iterator[None]:
+    """What the machine must lend for the technique; skips where it does not."""
+    with NEEDS.get(expected.command.split()[0], nullcontext)():
+        yield
+
+
 @pytest.mark.privileged
-@pytest.mark.parametrize("expected", TECHNIQUES, ids=lambda expected: expected.command)
+@pytest.mark.usefixtures("resources")
+@pytest.mark.parametrize("expected", [parameter(item) for item in TECHNIQUES])
 def test_capture_holds_the_executed_bytes_or_says_what_it_lacks(
     expected: Technique, recorder: Recorder, workloads: Workloads, places: Mapping[str, str]
 ) -> None:

@@ -16,6 +16,11 @@ import numpy as np
 SOURCES = Path(__file__).parent
 PAGE_SIZE = 4096
 
+#: What the compiler needs to know of a program.
+_OPTIONS = {
+    "coverage/i386_program": ("-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector"),
+}
+
 #: Far beyond what any workload needs on a slow machine; only a hang gets there.
 TIME_LIMIT_SECONDS = 120
 
@@ -109,7 +114,7 @@ class Workloads:
         program = self._directory / name
         if not program.exists():
             program.parent.mkdir(exist_ok=True)
-            compile_c(SOURCES / f"{name}.c", program)
+            compile_c(SOURCES / f"{name}.c", program, *_OPTIONS.get(name, ()))
         return program
 
     def run(self, name: str, *arguments: str | int | Path) -> list[Executable | Step]:

@@ -70,6 +70,7 @@
 #define IORING_OP_MADVISE 25
 #define IORING_OP_FTRUNCATE 55
 #define TMPFS_MAGIC 0x01021994 /* include/uapi/linux/magic.h */
+#define HUGETLBFS_MAGIC 0x958458f6
 
 /*
  * Helpers newer than the oldest kernel: BPF_FUNC_get_task_stack is Linux 5.9 (fa28dcb82a38 "bpf:

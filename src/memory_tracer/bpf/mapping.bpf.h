@@ -15,6 +15,12 @@ enum loop_engine {
 	ENGINE_ITERATOR, /* 6.4: open-coded iterators, bpf_find_vma */
 };
 
+/* Its files are nowhere else: what is not in memory is a hole. */
+static __always_inline bool is_memory_file_system(unsigned long magic)
+{
+	return magic == TMPFS_MAGIC || magic == HUGETLBFS_MAGIC;
+}
+
 static __always_inline void read_mapping(struct vm_area_struct *vma, struct mapping_info *out)
 {
 	struct file *file = BPF_CORE_READ(vma, vm_file);
@@ -36,7 +42,7 @@ static __always_inline void read_mapping(struct vm_area_struct *vma, struct mapp
 		out->unlinked = BPF_CORE_READ(inode, i_nlink) == 0;
 		out->recent = changed_ns >= configured.files_since_ns;
 		out->changed = changed_ns >= configured.started_ns;
-		out->memory_file = BPF_CORE_READ(inode, i_sb, s_magic) == TMPFS_MAGIC &&
+		out->memory_file = is_memory_file_system(BPF_CORE_READ(inode, i_sb, s_magic)) &&
 				   (out->unlinked || out->flags & VM_SHARED);
 		out->viewed = out->flags & VM_SHARED &&
 			      (!(BPF_CORE_READ(inode, i_flags) & S_PRIVATE) ||

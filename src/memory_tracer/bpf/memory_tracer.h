@@ -236,7 +236,8 @@ enum configuration_flags {
 	CONFIG_ANY_COMM = 1 << 4,            /* no filter by name */
 	CONFIG_EXACT = 1 << 5,               /* compare every page of every call, however long it takes */
 	CONFIG_OTHERS = 1 << 6,              /* look at a process when another one is about to change it */
-	CONFIG_ALL_CALLS = 1 << 7, /* all system calls are seen, those of the 32-bit ABI among them */
+	CONFIG_ALL_CALLS = 1 << 7,     /* all system calls are seen, those of the 32-bit ABI among them */
+	CONFIG_HUGETLB_CACHE = 1 << 8, /* hugetlbfs's page cache is indexed like all others */
 };
 
 /*

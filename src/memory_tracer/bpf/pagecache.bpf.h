@@ -18,6 +18,12 @@
 #define XA_MAX_DEPTH 11
 #define XA_INTERNAL_MAX 4096 /* smaller "nodes" are markers, such as siblings of a large folio */
 
+/* A large folio stands in its first slot; this one says which that is. */
+static __always_inline bool xa_is_sibling(__u64 entry)
+{
+	return (entry & 3) == 2 && entry >> 2 < XA_SLOTS;
+}
+
 static __always_inline bool xa_is_node_entry(__u64 entry)
 {
 	return (entry & 3) == 2 && entry > XA_INTERNAL_MAX;
@@ -26,13 +32,13 @@ static __always_inline bool xa_is_node_entry(__u64 entry)
 /*
  * Descend to the leaf node for page `index` of the file behind `inode_address`. Sets job->leaf to
  * its address, or to 0 with job->leaf_entry saying what covers all of it: 0 for a hole, else a
- * folio larger than a leaf.
+ * folio larger than a leaf, which begins job->leaf_offset pages before what a leaf would cover.
  */
 __noinline int find_leaf(__u64 inode_address, __u64 index)
 {
 	struct inode *inode = (void *)inode_address;
 	struct page_job *job = this_job();
-	__u64 entry;
+	__u64 entry, slot;
 
 	if (!job)
 		return 0;
@@ -40,6 +46,7 @@ __noinline int find_leaf(__u64 inode_address, __u64 index)
 	job->leaf = 0;
 	job->leaf_entry = 0;
 	job->leaf_shift = 0;
+	job->leaf_offset = 0;
 	if (!xa_is_node_entry(entry) && index)
 		return 0; /* a lone entry is page 0 */
 #pragma clang loop unroll(disable)
@@ -59,7 +66,12 @@ __noinline int find_leaf(__u64 inode_address, __u64 index)
 			return 0;
 		}
 		job->leaf_shift = shift;
-		bpf_core_read(&entry, sizeof(entry), &node->slots[(index >> shift) % XA_SLOTS]);
+		slot = (index >> shift) % XA_SLOTS;
+		bpf_core_read(&entry, sizeof(entry), &node->slots[slot]);
+		if (xa_is_sibling(entry)) {
+			job->leaf_offset = (slot - (entry >> 2)) << shift;
+			bpf_core_read(&entry, sizeof(entry), &node->slots[(entry >> 2) % XA_SLOTS]);
+		}
 	}
 	return 0;
 }
@@ -79,10 +91,7 @@ static __always_inline __u64 read_slot(struct page_job *job, __u64 inode_address
 	return entry;
 }
 
-/*
- * The struct page behind the slot of page `index`, or 0. A large folio stands in its first slot,
- * and the others point there (xa_is_sibling); its pages are adjacent in memory.
- */
+/* The struct page behind the slot of page `index`, or 0. The pages of a folio are adjacent in memory. */
 __noinline __u64 find_cached_page(__u64 inode_address, __u64 index)
 {
 	__u64 entry, first = index % XA_SLOTS;
@@ -92,7 +101,7 @@ __noinline __u64 find_cached_page(__u64 inode_address, __u64 index)
 	if (!job)
 		return 0;
 	entry = read_slot(job, inode_address, index);
-	if (job->leaf && (entry & 3) == 2 && entry >> 2 < XA_SLOTS) {
+	if (job->leaf && xa_is_sibling(entry)) {
 		node = (void *)job->leaf;
 		first = entry >> 2;
 		bpf_core_read(&entry, sizeof(entry), &node->slots[first % XA_SLOTS]);
@@ -100,8 +109,9 @@ __noinline __u64 find_cached_page(__u64 inode_address, __u64 index)
 	job->cached_folio = entry;
 	if (!entry || entry & 3)
 		return 0;                  /* a hole, in swap, or changing */
-	if (!job->leaf && job->leaf_shift) /* a folio larger than a leaf: aligned to its size */
-		return entry + (index & ((1ULL << job->leaf_shift) - 1)) * bpf_core_type_size(struct page);
+	if (!job->leaf && job->leaf_shift) /* a folio larger than a leaf */
+		return entry + (job->leaf_offset + (index & ((1ULL << job->leaf_shift) - 1))) *
+				       bpf_core_type_size(struct page);
 	return entry + (index % XA_SLOTS - first) * bpf_core_type_size(struct page);
 }
 

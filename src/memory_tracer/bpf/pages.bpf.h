@@ -12,7 +12,8 @@
 /* Absent pages of a file may have bytes all the same, and their cache tells. */
 static __always_inline bool needs_page_cache(const struct mapping_info *mapping)
 {
-	return mapping->known && mapping->by_value && !(mapping->flags & VM_HUGETLB);
+	return mapping->known && mapping->by_value &&
+	       (!(mapping->flags & VM_HUGETLB) || configured.flags & CONFIG_HUGETLB_CACHE);
 }
 
 static __always_inline bool is_private_memory(const struct mapping_info *mapping)

@@ -18,7 +18,10 @@ static __always_inline bool failed(__s64 result)
 	return result < 0 && result >= -MAX_ERRNO;
 }
 
-/* Whether a call on a region of the caller that starts at `address` was seen. */
+/*
+ * Whether a call on a region of the caller that starts at `address` was seen, and with it all bytes:
+ * what was in swap then has been read into memory since, if it was executed.
+ */
 static __always_inline bool knows_region(const struct trace_target *target, __u64 address)
 {
 	const struct record_header owner = {
@@ -26,8 +29,9 @@ static __always_inline bool knows_region(const struct trace_target *target, __u6
 		.pid = bpf_get_current_pid_tgid() >> 32,
 	};
 	struct region_key key = key_of(&owner, address);
+	const struct region_state *state = bpf_map_lookup_elem(&regions, &key);
 
-	return bpf_map_lookup_elem(&regions, &key) != NULL;
+	return state && !state->unread;
 }
 
 /* A region of this size is worth comparing from the first time on; 16 MiB. */
@@ -53,6 +57,23 @@ static __always_inline struct region_state *note_region(struct page_job *job)
 	if (state->calls > configured.hot_calls)
 		job->hot = 1;
 	return state;
+}
+
+static __always_inline struct region_state *find_region(const struct page_job *job)
+{
+	const struct event_record *event = &job->event;
+	struct region_key key = key_of(&event->header, event->header.address);
+
+	return bpf_map_lookup_elem(&regions, &key);
+}
+
+/* Note what a call found of its region. */
+static __always_inline void note_outcome(struct page_job *job, struct region_state *state)
+{
+	const struct outcome_record *outcome = &job->outcome;
+
+	state->absent = outcome->absent;
+	state->unread = outcome->swapped + outcome->not_present + outcome->unreadable;
 }
 
 /* Leave a call on a hot region out: nothing changed. It is counted with the region's next event. */
@@ -112,8 +133,8 @@ static __always_inline void compare_region(struct page_job *job, struct trace_ta
 	event->coalesced_since_ns = state->coalesced_since_ns;
 	take_pages(job, engine);
 	list_absent(job, state->absent, engine);
-	state->absent = job->outcome.absent;
 	send_outcome(job);
+	note_outcome(job, state);
 	if (job->event_sent)
 		state->coalesced = 0;
 	else
@@ -151,8 +172,10 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 	if (job->hot)
 		list_absent(job, 0, engine);
 	send_outcome(job);
+	if (!state)
+		state = find_region(job);
 	if (state)
-		state->absent = job->outcome.absent;
+		note_outcome(job, state);
 	if (event->length >= LARGE_REGION && job->outcome.captured >= MANY_PAGES &&
 	    !(configured.flags & CONFIG_EXACT))
 		target->flags |= TARGET_COMPARES_MUCH;

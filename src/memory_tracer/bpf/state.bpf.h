@@ -119,6 +119,7 @@ struct region_state {
 	__u64 last_end_ns;  /* when its pages were last looked at */
 	__u64 last_cost_ns; /* and how long that took */
 	__u64 absent;       /* pages that were zeros without being there */
+	__u64 unread;       /* pages that had bytes which could not be read */
 	__u64 epoch;        /* trace_target.epoch at that time */
 };
 
@@ -223,7 +224,8 @@ struct page_job {
 	__u64 cached_page;  /* read_cached_page's source, as found before */
 	__u64 cached_folio; /* what that is a part of: the slot's entry */
 	__u64 leaf_entry;   /* likewise */
-	__u64 leaf_shift;   /* likewise: pages that leaf_entry covers, as a power of two */
+	__u64 leaf_shift;   /* likewise: pages that its slot covers, as a power of two */
+	__u64 leaf_offset;  /* likewise: pages of the same folio before them */
 	__u64 repeat_start;
 	__u64 repeat_pages;  /* 0: no run open */
 	__u64 sent_sequence; /* of the last page record; 0: none */

@@ -92,6 +92,15 @@ class Kernel:
         return self.knows("trace_event_raw_sched_process_exit")
 
     @cached_property
+    def caches_hugetlb(self) -> bool:
+        """Whether hugetlbfs's page cache is indexed in small pages, as all others are.
+
+        It is since Linux 6.7 (a08c7193e4f1 "mm/filemap: remove hugetlb special casing in filemap.c"),
+        which took away the function that converted.
+        """
+        return not self.knows("hugetlb_basepage_index") and not self.knows("__basepage_index")
+
+    @cached_property
     def physical_mask(self) -> int:
         """Bits of a page-table entry that hold an address; 0 where the layout is not known (x86-64 only)."""
         if os.uname().machine != "x86_64":

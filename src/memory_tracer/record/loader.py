@@ -135,7 +135,10 @@ class Program:
 
     def _configure(self) -> None:
         configuration = self.settings.pack(
-            self._kernel.physical_mask, self._kernel.physical_gib, looks_at_others=self.looks_at_others
+            self._kernel.physical_mask,
+            self._kernel.physical_gib,
+            looks_at_others=self.looks_at_others,
+            caches_hugetlb=self._kernel.caches_hugetlb,
         )
         offset = self._object.variable_offset(".rodata", "configured")
         self._object.map(".rodata").write_initial(offset, configuration)

@@ -13,8 +13,8 @@ from ..model import EventKind, Protection
 from ..wire.layout import COMM_BYTES, PAGE_BYTES
 
 #: Bits of ``trace_configuration.flags``.
-_FOLLOW, _EXCLUDE_FILE_BACKED, _DEBUG, _ANY_UID, _ANY_COMM, _EXACT, _OTHERS, _ALL_CALLS = (
-    1 << n for n in range(8)
+_FOLLOW, _EXCLUDE_FILE_BACKED, _DEBUG, _ANY_UID, _ANY_COMM, _EXACT, _OTHERS, _ALL_CALLS, _HUGETLB_CACHE = (
+    1 << n for n in range(9)
 )
 
 _HASH_KEY_WORDS = 2 * PAGE_BYTES // 8
@@ -108,7 +108,14 @@ class Settings:
                 f"a process name has at most {COMM_BYTES - 1} bytes: {self.comm!r} never matches"
             )
 
-    def pack(self, physical_mask: int, physical_gib: int, *, looks_at_others: bool = False) -> bytes:
+    def pack(
+        self,
+        physical_mask: int,
+        physical_gib: int,
+        *,
+        looks_at_others: bool = False,
+        caches_hugetlb: bool = False,
+    ) -> bytes:
         """The bytes of ``struct trace_configuration``, with a fresh secret hash key."""
         flags = _FOLLOW if self.follow else 0
         flags |= _EXCLUDE_FILE_BACKED if self.exclude_file_backed else 0
@@ -118,6 +125,7 @@ class Settings:
         flags |= _EXACT if self.exact else 0
         flags |= _OTHERS if looks_at_others else 0
         flags |= _ALL_CALLS if self.all_calls else 0
+        flags |= _HUGETLB_CACHE if caches_hugetlb else 0
         mask = (1 << 64) - 1 if self.kinds is None else sum(1 << kind for kind in self.kinds)
         return _CONFIGURATION.pack(
             mask,
