@@ -88,7 +88,7 @@ TECHNIQUES = (
     technique("io_uring discard", LOOK, losses=RWX),
     technique("grows_down", LOOK, losses=RWX),
     technique("hugetlb rwx", LOOK, losses=RWX),
-    technique("swapped rwx", missed=(0,), losses=RWX | {"swapped"}, options=NO_PASSES),
+    technique("swapped rwx", LOOK, losses=RWX, races=True),
     technique("userfaultfd", LOOK),
     # Written, then made executable
     technique("flips 3", MPROTECT),
