@@ -8,7 +8,10 @@
 #ifndef COMPAT_BPF_H
 #define COMPAT_BPF_H
 
+/* Its name means something to the verifier, and some kernel's vmlinux.h lacks it: declared below. */
+#define bpf_task_work bpf_task_work___vmlinux
 #include "vmlinux.h"
+#undef bpf_task_work
 
 /* bpf_tracing.h has to know whose registers it reads; the compiler's target, BPF, does not say. */
 #if !defined(__TARGET_ARCH_x86) && !defined(__TARGET_ARCH_arm64)
@@ -71,6 +74,7 @@
 #define IORING_OP_FTRUNCATE 55
 #define TMPFS_MAGIC 0x01021994 /* include/uapi/linux/magic.h */
 #define HUGETLBFS_MAGIC 0x958458f6
+#define FUSE_SUPER_MAGIC 0x65735546
 
 /*
  * Helpers newer than the oldest kernel: BPF_FUNC_get_task_stack is Linux 5.9 (fa28dcb82a38 "bpf:
@@ -163,6 +167,36 @@ struct trace_event_raw_io_uring_submit_req___any {
 extern struct task_struct *bpf_task_acquire(struct task_struct *task) __weak __ksym;
 extern struct task_struct *bpf_task_from_pid(s32 pid) __weak __ksym;
 extern void bpf_task_release(struct task_struct *task) __weak __ksym;
+
+/* Work that a thread does before it returns to user space. Linux 6.18. */
+struct bpf_task_work {
+	__u64 __opaque;
+} __attribute__((aligned(8)));
+
+extern int bpf_task_work_schedule_resume_impl(struct task_struct *task, struct bpf_task_work *tw,
+					      void *map__map,
+					      int (*callback)(struct bpf_map *map, void *key, void *value),
+					      void *aux__prog) __weak __ksym;
+/* Linux 6.10. */
+extern void bpf_preempt_disable(void) __weak __ksym;
+extern void bpf_preempt_enable(void) __weak __ksym;
+
+/* Whether a mapping's faults are served by user space; not every kernel is built to do that. */
+struct vm_userfaultfd_ctx___any {
+	void *ctx;
+} __attribute__((preserve_access_index));
+
+struct vm_area_struct___any {
+	struct vm_userfaultfd_ctx___any vm_userfaultfd_ctx;
+} __attribute__((preserve_access_index));
+
+static __always_inline bool faults_in_user_space(struct vm_area_struct *vma)
+{
+	struct vm_area_struct___any *any = (void *)vma;
+
+	return bpf_core_field_exists(any->vm_userfaultfd_ctx.ctx) &&
+	       BPF_CORE_READ(any, vm_userfaultfd_ctx.ctx) != NULL;
+}
 
 #ifndef bpf_repeat
 /*

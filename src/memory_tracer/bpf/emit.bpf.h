@@ -103,6 +103,24 @@ __noinline int send_event(void)
 	return 0;
 }
 
+/* Whether the open run of missing pages shall be fetched before the call returns. Notes it then. */
+static __always_inline bool is_fetched(struct page_job *job)
+{
+	struct fetch_request *request = &job->request;
+	__u32 run = request->runs;
+
+	if (!job->may_fetch || job->mapping.waits || run >= FETCH_RUNS ||
+	    request->pages + job->missing_pages > FETCH_PAGES)
+		return false;
+	if (job->missing_reason != MISSING_NOT_PRESENT && job->missing_reason != MISSING_SWAPPED)
+		return false;
+	request->start[run] = job->missing_start;
+	request->count[run] = job->missing_pages;
+	request->runs++;
+	request->pages += job->missing_pages;
+	return true;
+}
+
 /* Close the run of missing pages, if one is open. */
 static __always_inline void flush_missing(struct page_job *job)
 {
@@ -121,6 +139,8 @@ static __always_inline void flush_missing(struct page_job *job)
 		record->header.address = job->missing_start;
 		record->pages = job->missing_pages;
 		record->reason = job->missing_reason;
+		if (is_fetched(job))
+			record->header.flags = FLAG_FOLLOWS;
 		bpf_ringbuf_submit(record, submit_flags());
 	}
 	job->missing_reason = 0;

@@ -31,10 +31,12 @@ static __always_inline void read_mapping(struct vm_area_struct *vma, struct mapp
 	out->file = (__u64)file;
 	out->touched = BPF_CORE_READ(vma, anon_vma) != NULL;
 	out->special = !file && BPF_CORE_READ(vma, vm_ops) != NULL;
+	out->waits = faults_in_user_space(vma);
 	out->known = 1;
 	if (file) {
 		struct inode *inode = BPF_CORE_READ(file, f_inode);
 		__s64 changed_ns = change_time(inode);
+		unsigned long magic = BPF_CORE_READ(inode, i_sb, s_magic);
 
 		out->inode_address = (__u64)inode;
 		out->inode = BPF_CORE_READ(inode, i_ino);
@@ -42,8 +44,8 @@ static __always_inline void read_mapping(struct vm_area_struct *vma, struct mapp
 		out->unlinked = BPF_CORE_READ(inode, i_nlink) == 0;
 		out->recent = changed_ns >= configured.files_since_ns;
 		out->changed = changed_ns >= configured.started_ns;
-		out->memory_file = is_memory_file_system(BPF_CORE_READ(inode, i_sb, s_magic)) &&
-				   (out->unlinked || out->flags & VM_SHARED);
+		out->waits |= magic == FUSE_SUPER_MAGIC;
+		out->memory_file = is_memory_file_system(magic) && (out->unlinked || out->flags & VM_SHARED);
 		out->viewed = out->flags & VM_SHARED &&
 			      (!(BPF_CORE_READ(inode, i_flags) & S_PRIVATE) ||
 			       BPF_CORE_READ(inode, i_mapping, i_mmap_writable.counter) > 1);

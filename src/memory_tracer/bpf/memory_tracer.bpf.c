@@ -191,10 +191,12 @@ static __always_inline int exit_thread(void *ctx, const enum loop_engine engine)
 	struct trace_target *target = bpf_map_lookup_elem(&targets, &pid);
 	struct page_job *job = this_job();
 	bool last = BPF_CORE_READ(task, signal, live.counter) == 0;
+	__u64 thread = bpf_get_current_pid_tgid();
 	struct event_record *event;
 
 	if (!target || !job)
 		return 0;
+	bpf_map_delete_elem(&fetches, &thread);
 	if (!(target->flags & TARGET_WAITS_FOR_EXEC)) {
 		begin_event(job, target, last ? EVENT_EXIT : EVENT_THREAD_EXIT);
 		event = &job->event;

@@ -63,6 +63,8 @@ enum look_argument {
 enum record_flags {
 	FLAG_LATE = 1 << 0,     /* obtained by user space, some time after the event */
 	FLAG_PHYSICAL = 1 << 1, /* the page refused a user read; taken through the direct map */
+	FLAG_FETCHED = 1 << 2,  /* faulted in and read before the call returned to user space */
+	FLAG_FOLLOWS = 1 << 3,  /* missing, but being fetched: the last word is still to come */
 };
 
 /* Bits of event_record.status. */
@@ -238,6 +240,7 @@ enum configuration_flags {
 	CONFIG_OTHERS = 1 << 6,              /* look at a process when another one is about to change it */
 	CONFIG_ALL_CALLS = 1 << 7,     /* all system calls are seen, those of the 32-bit ABI among them */
 	CONFIG_HUGETLB_CACHE = 1 << 8, /* hugetlbfs's page cache is indexed like all others */
+	CONFIG_FETCH = 1 << 9,         /* fault pages in, from work that runs before a call returns */
 };
 
 /*

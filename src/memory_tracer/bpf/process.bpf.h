@@ -96,6 +96,9 @@ static __always_inline void begin_event(struct page_job *job, struct trace_targe
 	job->remote = 0;
 	job->passing = 0;
 	job->silent = 0;
+	job->may_fetch = 0;
+	job->request.runs = 0;
+	job->request.pages = 0;
 	job->repeat_pages = 0;
 	job->sent_sequence = 0;
 	event->header.version = WIRE_VERSION;

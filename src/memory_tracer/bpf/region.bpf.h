@@ -3,7 +3,7 @@
 #ifndef REGION_BPF_H
 #define REGION_BPF_H
 
-#include "look.bpf.h"
+#include "fetch.bpf.h"
 
 /* Round to whole pages as the kernel does, without wrapping. 0: nothing to look at. */
 static __always_inline __u64 page_align(__u64 length)
@@ -162,6 +162,7 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 	job->pages_left = configured.page_limit;
 	limit_recent(job);
 	event->page_count = event->length / PAGE_BYTES;
+	job->may_fetch = engine == ENGINE_ITERATOR && configured.flags & CONFIG_FETCH;
 	state = note_region(job);
 	if (state && job->hot) {
 		compare_region(job, target, state, engine);
@@ -251,6 +252,8 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 			send_path(mapping->file, event->inode, event->device);
 	}
 	capture_region(job, target, engine);
+	if (engine == ENGINE_ITERATOR && configured.flags & CONFIG_FETCH)
+		fetch_missing(job);
 }
 
 #endif

@@ -193,8 +193,9 @@ struct mapping_info {
 	__u8 by_value;    /* of a file that may not be there later as it is now: its bytes are taken */
 	__u8 recent;      /* likewise, and the reason is that it changed lately */
 	__u8 changed;     /* it did so during the recording */
+	__u8 waits;       /* faulting a page in can wait for user space, for ever: userfaultfd, FUSE */
 	__u8 viewed;      /* shared, and others may write to it: a second mapping, or a file descriptor */
-	__u8 reserved[3];
+	__u8 reserved[2];
 };
 
 /* NAME_MAX, and its NUL. */
@@ -206,6 +207,35 @@ struct path_walk {
 	__u64 mount;  /* struct mount * */
 	struct text_record record;
 };
+
+/* Runs of pages, and pages in all, that one call may leave to be fetched before it returns. */
+#define FETCH_RUNS 8
+#define FETCH_PAGES 1024
+
+/* What of an event's region could not be read at once. */
+struct fetch_request {
+	struct record_header owner; /* the event's */
+	__u64 start[FETCH_RUNS];
+	__u64 count[FETCH_RUNS]; /* pages */
+	__u32 runs;
+	__u32 pages;
+	__u32 run; /* how far it is done */
+	__u32 page;
+};
+
+struct fetch {
+	struct fetch_request request;
+	struct bpf_task_work work;
+	__u8 content[PAGE_BYTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u64); /* pid_tgid */
+	__type(value, struct fetch);
+} fetches SEC(".maps");
 
 /* One call's pages on their way through. Too large for the stack; one per CPU. */
 struct page_job {
@@ -263,6 +293,10 @@ struct page_job {
 	__u32 found_silent;
 	struct event_record closing;
 	__u64 entries[GROUP_PAGES]; /* page-table entries of the current group */
+	struct fetch_request request;
+	__u32 may_fetch;
+	__u32 reserved;
+	__u8 no_fetch[sizeof(struct fetch)]; /* zeros, to make an entry of fetches from */
 	__u8 scratch[PAGE_BYTES];
 	struct page_hash hash;      /* of scratch */
 	struct page_hash sent_hash; /* of the last page sent */

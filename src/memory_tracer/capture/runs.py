@@ -1,8 +1,8 @@
 """What became of missing pages: which stayed missing, and for which reason in the end.
 
-The kernel may report a page missing that user space then fetches (a late page) or fails to fetch
-(a second missing record with another reason). Of all that is said about one page of one event the
-last word counts, so that no page is lost twice and no page that came late is lost at all.
+The kernel may report a page missing that it, or user space, then fetches (a fetched or a late page)
+or fails to fetch (a second missing record with another reason). Of all that is said about one page of
+one event the last word counts, so that no page is lost twice and no page that came late is lost at all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..wire.layout import FLAG_LATE, PAGE_BYTES
+from ..wire.layout import FLAG_FETCHED, FLAG_LATE, PAGE_BYTES
 from .columns import Rows
 
 _DELIVERED = -1
@@ -36,7 +36,7 @@ def still_missing(missing: Rows, pages: Rows) -> Rows:
 
     A record of which only parts are left is returned once for each part.
     """
-    late = pages[(pages["flags"] & FLAG_LATE) != 0]
+    late = pages[(pages["flags"] & (FLAG_LATE | FLAG_FETCHED)) != 0]
     late = late[np.isin(late["cause"], missing["cause"])]
     disputed = np.isin(missing["cause"], _disputed_causes(missing, late))
     if not disputed.any():

@@ -92,6 +92,11 @@ class Kernel:
         return self.knows("trace_event_raw_sched_process_exit")
 
     @cached_property
+    def has_task_work(self) -> bool:
+        """Whether programs can leave work to a thread that may wait, before it returns (Linux 6.18)."""
+        return self.knows("bpf_task_work_schedule_resume_impl") and self.knows("bpf_preempt_disable")
+
+    @cached_property
     def caches_hugetlb(self) -> bool:
         """Whether hugetlbfs's page cache is indexed in small pages, as all others are.
 

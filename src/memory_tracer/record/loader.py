@@ -139,6 +139,7 @@ class Program:
             self._kernel.physical_gib,
             looks_at_others=self.looks_at_others,
             caches_hugetlb=self._kernel.caches_hugetlb,
+            fetches=self.page_loop == "iterator" and self._kernel.has_task_work,
         )
         offset = self._object.variable_offset(".rodata", "configured")
         self._object.map(".rodata").write_initial(offset, configuration)

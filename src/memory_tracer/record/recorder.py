@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import OutputError
 from ..model import EventKind, Missing, Status
-from ..wire.layout import RecordType
+from ..wire.layout import FLAG_FOLLOWS, RecordType
 from ..wire.split import Batch, split
 from .baseline import UserSpaceReader
 from .epochs import Epochs
@@ -203,7 +203,7 @@ class Recorder:
 
     def _request(self, batch: Batch) -> None:
         """Have read what the records of ``batch`` leave to user space."""
-        chosen = np.flatnonzero(batch.types == RecordType.MISSING)
+        chosen = np.flatnonzero((batch.types == RecordType.MISSING) & ~batch.flagged(FLAG_FOLLOWS))
         columns = (batch.column(chosen, RecordType.MISSING, name).tolist() for name in _MISSING_FIELDS)
         for reason, pid, start, cause, address, pages in zip(*columns, strict=True):
             if reason in _ANSWERABLE and self._is_due(pid, address, pages):

@@ -13,9 +13,18 @@ from ..model import EventKind, Protection
 from ..wire.layout import COMM_BYTES, PAGE_BYTES
 
 #: Bits of ``trace_configuration.flags``.
-_FOLLOW, _EXCLUDE_FILE_BACKED, _DEBUG, _ANY_UID, _ANY_COMM, _EXACT, _OTHERS, _ALL_CALLS, _HUGETLB_CACHE = (
-    1 << n for n in range(9)
-)
+(
+    _FOLLOW,
+    _EXCLUDE_FILE_BACKED,
+    _DEBUG,
+    _ANY_UID,
+    _ANY_COMM,
+    _EXACT,
+    _OTHERS,
+    _ALL_CALLS,
+    _HUGETLB_CACHE,
+    _FETCH,
+) = (1 << n for n in range(10))
 
 _HASH_KEY_WORDS = 2 * PAGE_BYTES // 8
 #: ``struct trace_configuration`` of memory_tracer.h.
@@ -115,6 +124,7 @@ class Settings:
         *,
         looks_at_others: bool = False,
         caches_hugetlb: bool = False,
+        fetches: bool = False,
     ) -> bytes:
         """The bytes of ``struct trace_configuration``, with a fresh secret hash key."""
         flags = _FOLLOW if self.follow else 0
@@ -126,6 +136,7 @@ class Settings:
         flags |= _OTHERS if looks_at_others else 0
         flags |= _ALL_CALLS if self.all_calls else 0
         flags |= _HUGETLB_CACHE if caches_hugetlb else 0
+        flags |= _FETCH if fetches else 0
         mask = (1 << 64) - 1 if self.kinds is None else sum(1 << kind for kind in self.kinds)
         return _CONFIGURATION.pack(
             mask,

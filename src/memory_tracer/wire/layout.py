@@ -48,6 +48,8 @@ class TextKind(enum.IntEnum):
 
 FLAG_LATE = 1 << 0
 FLAG_PHYSICAL = 1 << 1
+FLAG_FETCHED = 1 << 2
+FLAG_FOLLOWS = 1 << 3
 
 
 #: Which argument of a look says whose call it came before (``enum look_argument``), and the others.

@@ -22,6 +22,8 @@ BUSY_BIT = 1 << 31
 DISCARD_BIT = 1 << 30
 LENGTH_MASK = DISCARD_BIT - 1
 
+_FLAGS_START = FIELD_OFFSETS[RecordType.EVENT]["flags"][0]
+
 #: Below this many equal records in a row a Python step per record is cheaper than a NumPy call.
 RUN_PROBE = 8
 
@@ -48,6 +50,11 @@ class Batch:
     def part(self, chosen: slice) -> Batch:
         """Some of the records; of what was consumed nothing."""
         return Batch(self.data, self.offsets[chosen], self.sizes[chosen], self.types[chosen], 0, 0, 0)
+
+    def flagged(self, flag: int) -> NDArray[np.bool_]:
+        """For each record whether its header has ``flag`` (below 256)."""
+        result: NDArray[np.bool_] = (self.data[self.offsets + _FLAGS_START] & flag) != 0
+        return result
 
     def timestamps(self) -> NDArray[np.uint64]:
         """When the event of each record happened, in nanoseconds since boot."""

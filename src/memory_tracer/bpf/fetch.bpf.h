@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Pages that are not in memory: a program may not wait for them, but work of the thread itself may.
+ *
+ * What a call could not read at once is noted, and fetched by work that the kernel runs when the call is
+ * done and before the thread executes another instruction (Linux 6.18). Other threads run meanwhile. Pages
+ * whose fault would have to be served by user space are left alone: the thread itself might serve it.
+ *
+ * The work can be interrupted by our other programs, so it does not use the job of its CPU, and counts
+ * only while it cannot be.
+ */
+#ifndef FETCH_BPF_H
+#define FETCH_BPF_H
+
+#include "look.bpf.h"
+
+/* Send the page at `address`, which is in fetch->content if `read`. */
+static __always_inline void send_fetched(struct fetch *fetch, __u64 address, bool read)
+{
+	struct missing_record *missing;
+	struct page_record *page;
+
+	if (read) {
+		page = bpf_ringbuf_reserve(&events, sizeof(*page), 0);
+		if (page) {
+			bpf_probe_read_kernel(page->content, PAGE_BYTES, fetch->content);
+			fill_header(&page->header, &fetch->request.owner, RECORD_PAGE, sizeof(*page));
+			page->header.address = address;
+			page->header.flags = FLAG_FETCHED;
+			bpf_ringbuf_submit(page, submit_flags());
+			count(COUNTER_PAGES, 1);
+			return;
+		}
+		next_sequence();
+		count(COUNTER_LOST_PAGES, 1);
+	}
+	missing = bpf_ringbuf_reserve(&events, sizeof(*missing), 0);
+	if (!missing) {
+		next_sequence();
+		count(COUNTER_LOST_MISSING, 1);
+		return;
+	}
+	__builtin_memset(missing, 0, sizeof(*missing));
+	fill_header(&missing->header, &fetch->request.owner, RECORD_MISSING, sizeof(*missing));
+	missing->header.address = address;
+	missing->pages = 1;
+	missing->reason = read ? MISSING_RING_FULL : MISSING_NOT_PRESENT;
+	bpf_ringbuf_submit(missing, submit_flags());
+}
+
+/* Fetch the next page; nonzero when all are done. */
+static __always_inline int fetch_next(struct fetch *fetch)
+{
+	struct fetch_request *request = &fetch->request;
+	__u32 run = request->run;
+	__u64 address;
+	bool read;
+
+	if (run >= FETCH_RUNS || run >= request->runs)
+		return 1;
+	if (request->page >= request->count[run]) {
+		request->run++;
+		request->page = 0;
+		return 0;
+	}
+	address = request->start[run] + request->page * PAGE_BYTES;
+	request->page++;
+	read = !bpf_copy_from_user(fetch->content, PAGE_BYTES, (void *)address);
+	bpf_preempt_disable();
+	send_fetched(fetch, address, read);
+	bpf_preempt_enable();
+	return 0;
+}
+
+static int fetch_pages(struct bpf_map *map, void *key, void *value)
+{
+	struct fetch *fetch = value;
+
+	bpf_repeat(FETCH_PAGES + FETCH_RUNS)
+	{
+		if (fetch_next(fetch))
+			break;
+	}
+	return 0;
+}
+
+/* Have the thread do the work. Returns false if it cannot. */
+static __always_inline bool schedule_fetch(struct page_job *job)
+{
+	__u64 thread = bpf_get_current_pid_tgid();
+	struct fetch *fetch = bpf_map_lookup_elem(&fetches, &thread);
+
+	if (!fetch) {
+		bpf_map_update_elem(&fetches, &thread, job->no_fetch, BPF_NOEXIST);
+		fetch = bpf_map_lookup_elem(&fetches, &thread);
+	}
+	if (!fetch)
+		return false;
+	job->request.owner = job->event.header;
+	job->request.run = 0;
+	job->request.page = 0;
+	fetch->request = job->request;
+	return !bpf_task_work_schedule_resume_impl(bpf_get_current_task_btf(), &fetch->work, &fetches,
+						   fetch_pages, NULL);
+}
+
+/* Have fetched what was noted; or, if that cannot be, have it read by user space. */
+static __always_inline void fetch_missing(struct page_job *job)
+{
+	job->may_fetch = 0;
+	if (!job->request.runs || schedule_fetch(job))
+		return;
+	job->listing = 1; /* they are counted already */
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < FETCH_RUNS && i < job->request.runs; i++)
+		add_missing(job->request.start[i], job->request.count[i], MISSING_NOT_PRESENT);
+	flush_missing(job);
+	job->listing = 0;
+}
+
+#endif
