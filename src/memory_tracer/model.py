@@ -216,7 +216,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of memory at the moment an event made it executable."""
+    """One page of memory at the moment an event made it executable.
+
+    ``fetched``: it was not in memory then, and was faulted in before the call returned. ``late``: user
+    space read it, some time after.
+    """
 
     pid: int
     tid: int
@@ -234,6 +238,7 @@ class Page:
     region: Region
     process_start_ns: int
     late: bool = False
+    fetched: bool = False
     sha256: str | None = None
     evidence: Evidence = Evidence.NONE
 

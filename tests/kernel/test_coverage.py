@@ -143,7 +143,7 @@ TECHNIQUES = (
     # Files and programs
     technique("file_mapping cow disk", MPROTECT),
     technique("file_mapping cow tmpfs", MPROTECT),
-    technique("file_mapping view disk", LOOK, races=True, losses=RWX),
+    technique("file_mapping view disk", LOOK, races=True, losses=RWX, others=1),
     technique("file_mapping view tmpfs", LOOK, losses=RWX),
     technique("file_mapping deleted disk", MMAP, LOOK, races=True),
     technique("file_mapping deleted tmpfs", MMAP),

@@ -17,7 +17,10 @@ SOURCES = Path(__file__).parent
 PAGE_SIZE = 4096
 
 #: What the compiler needs to know of a program.
+_FRAME_POINTERS = ("-fno-omit-frame-pointer", "-fno-optimize-sibling-calls")
 _OPTIONS = {
+    "nested_calls": _FRAME_POINTERS,
+    "coverage/calls_back": _FRAME_POINTERS,
     "coverage/i386_program": ("-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-stack-protector"),
 }
 

@@ -26,7 +26,7 @@ from ..model import (
     Region,
     Status,
 )
-from ..wire.layout import FLAG_LATE, OUTCOME_COUNTS
+from ..wire.layout import FLAG_FETCHED, FLAG_LATE, OUTCOME_COUNTS
 from .columns import Rows
 from .contents import StoredPage
 from .evidence import find_evidence
@@ -275,6 +275,7 @@ class Decoder:
             region=event.region or Region(header.address, PAGE_SIZE),
             process_start_ns=start_ns,
             late=bool(header.flags & FLAG_LATE),
+            fetched=bool(header.flags & FLAG_FETCHED),
             sha256=stored.digest.hex() if stored else None,
             evidence=Evidence(evidence),
         )

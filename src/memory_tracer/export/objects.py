@@ -75,6 +75,7 @@ def page_object(page: Page) -> Object:
         "sha256": page.sha256,
         "missing": _text(page.missing),
         "late": page.late,
+        "fetched": page.fetched,
         "evidence": [flag.name.lower() for flag in Evidence if flag in page.evidence and flag.name],
         "region": _region(page.region),
     }
