@@ -45,6 +45,7 @@ from .model import (
 
 if TYPE_CHECKING:
     from .analyze.regions import RegionHistory
+    from .analyze.triggers import Triggers
     from .capture.certificate import Certificate
     from .capture.reader import Capture, open_capture
     from .record.settings import ProtectionFilter, Settings
@@ -77,6 +78,7 @@ __all__ = [
     "Status",
     "TargetError",
     "Tracer",
+    "Triggers",
     "UnsupportedError",
     "UsageError",
     "open_capture",
@@ -90,6 +92,7 @@ _LAZY = {
     "RegionHistory": "analyze.regions",
     "Settings": "record.settings",
     "Tracer": "tracer",
+    "Triggers": "analyze.triggers",
     "open_capture": "capture.reader",
 }
 

@@ -60,6 +60,15 @@ class EventKind(enum.IntEnum):
         return self.name.lower()
 
 
+class LookArgument(enum.IntEnum):
+    """What the arguments of a look's record say. Values of ``enum look_argument``."""
+
+    BEFORE = 0
+    NUMBER = 1
+    COMPAT = 2
+    CALLER = 3
+
+
 #: Kinds that say something about a memory region (the others are steps of a process's life).
 REGION_KINDS = frozenset(kind for kind in EventKind if kind < EventKind.FORK)
 
@@ -152,6 +161,10 @@ class Region:
     def end(self) -> int:
         """First address after the region."""
         return self.start + self.length
+
+    def offset_of(self, address: int) -> int:
+        """Where ``address`` is in the file that backs the region, or in the region when there is none."""
+        return (self.offset or 0) + address - self.start
 
     @property
     def file_backed(self) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from memory_tracer.analyze.regions import RegionHistory
+from memory_tracer.analyze.triggers import Triggers
 from memory_tracer.capture.reader import open_capture
-from memory_tracer.model import EventKind, Missing, Protection, Region, Status
+from memory_tracer.model import EventKind, Evidence, Missing, Protection, Region, Status
 from memory_tracer.wire.layout import PAGE_BYTES
 from tests.unit.builders import BASE, PID, RX, START_NS, RecordStream, page_bytes, write_capture
 
@@ -48,6 +49,10 @@ def test_a_region_s_history_sums_up_its_events_and_pages(tmp_path: Path) -> None
             rwx=True,
             unlinked=True,
             shared=True,
+            caller_event=0,
+            open_to_writes=True,
+            triggers=Triggers(calls=44),
+            evidence=Evidence.NONE,
         )
     ]
 
@@ -142,3 +147,42 @@ def test_pages_of_a_step_in_a_process_s_life_belong_to_no_region(tmp_path: Path)
     stream.page(stream.event(EventKind.EXEC), page_bytes(1))
 
     assert regions(tmp_path, stream) == []
+
+
+def test_a_region_says_what_brought_its_bytes(tmp_path: Path) -> None:
+    stream = RecordStream()
+    stream.page(stream.event(EventKind.BASELINE, protection=7), page_bytes(1), late=True)
+    own, recorder, call = (0, 0, 0, PID), (0, 0, 0, PID + 1), (0, 77, 0, PID + 1)
+    looks = [(EventKind.LOOK, own), (EventKind.LOOK, recorder), (EventKind.LOOK, call)]
+    for seed, (kind, arguments) in enumerate([*looks, (EventKind.SAMPLE, ())], 2):
+        stream.page(stream.event(kind, arguments=arguments, protection=7), page_bytes(seed))
+    # A look that found nothing new is no event.
+    stream.page(stream.event(EventKind.LOOK, arguments=own), page_bytes(5))
+
+    (region,) = regions(tmp_path, stream)
+
+    assert region.triggers == Triggers(found=1, looks=2, passes=1, samples=1, late=1)
+    assert region.open_to_writes
+
+
+def test_only_memory_that_is_writable_somewhere_is_open_to_writes(tmp_path: Path) -> None:
+    stream = RecordStream()
+    for index, (protection, status, result) in enumerate(
+        [(RX, 0, 0), (7, 0, 0), (RX, Status.VIEWED, 0), (7, 0, -12)]
+    ):
+        address = BASE + index * 0x10000
+        cause = stream.event(address=address, protection=protection, status=status, result=result)
+        stream.page(cause, page_bytes(1), address)
+
+    assert [region.open_to_writes for region in regions(tmp_path, stream)] == [False, True, True, False]
+
+
+def test_the_evidence_of_a_region_is_that_of_its_pages(tmp_path: Path) -> None:
+    stream = RecordStream()
+    stream.flip(1, 2)
+    stream.event(EventKind.MUNMAP, 0, protection=0, caller_ip=BASE)
+    stream.stack(stream.event(EventKind.MUNMAP, 0, protection=0), 0x1000, BASE + PAGE_BYTES + 5)
+    stream.flip(1, address=BASE + 0x10000)
+
+    found = [region.evidence for region in regions(tmp_path, stream)]
+    assert found == [Evidence.CALLER | Evidence.STACK, Evidence.NONE]

@@ -7,10 +7,21 @@ from pathlib import Path
 
 import pytest
 
+from memory_tracer.model import EventKind
 from memory_tracer.wire.layout import PAGE_BYTES
 
-from .builders import BASE, PID, RecordStream, write_capture
-from .scenario import CHILD_PID, HOSTILE_COMM, HOSTILE_PATH, PACKED, PROGRAM, CommandLine, whole_scenario
+from .builders import BASE, PID, RecordStream, page_bytes, write_capture
+from .scenario import (
+    CHILD_PID,
+    DEVICE,
+    HOSTILE_COMM,
+    HOSTILE_PATH,
+    INODE,
+    PACKED,
+    PROGRAM,
+    CommandLine,
+    whole_scenario,
+)
 
 VERBS = ("events", "regions", "pages")
 JSON_PAGE = Path(__file__).parents[2] / "docs" / "json.md"
@@ -91,7 +102,7 @@ def test_limit_bounds_table_and_json_alike(cli: CommandLine, hostile: Path, verb
 def test_json_has_exactly_the_documented_keys(cli: CommandLine, hostile: Path, verb: str) -> None:
     kind = verb.removesuffix("s")
     line = next(line for line in JSON_PAGE.read_text().splitlines() if line.startswith(f"| `{kind}` |"))
-    documented = re.findall(r"`(\w+)`", line.split("; in `")[0])[1:]
+    documented = re.findall(r"`(\w+)`", re.split("; (?:in|with) `", line)[0])[1:]
     objects = cli(verb, hostile, "--json").objects()
     assert {tuple(value) for value in objects} == {tuple(documented)}
     assert {value["type"] for value in objects} == {kind}
@@ -145,3 +156,71 @@ def test_json_is_one_object_per_line_that_parses(cli: CommandLine, hostile: Path
     for verb in VERBS:
         ran = cli(verb, hostile, "--json")
         assert len(ran.objects()) == ran.out.count("\n")
+
+
+@pytest.fixture
+def called(tmp_path: Path) -> Path:
+    """A page that is executed, called for from a library with a hostile name."""
+    stream = RecordStream()
+    stream.event(EventKind.EXEC_MAPPING, PROGRAM, 4, inode=INODE, device=DEVICE, file_offset=0x2000)
+    stream.path(DEVICE, INODE, HOSTILE_PATH)
+    stream.flip(1)
+    cause = stream.event(caller_ip=PROGRAM + 0x123)
+    stream.stack(cause, PROGRAM + 0x123, BASE + 9, 0x1234)
+    stream.page(cause, page_bytes(2))
+    stream.event(EventKind.MUNMAP, protection=0, caller_ip=BASE)
+    stream.flip(3)
+    return write_capture(tmp_path / "called.mtrace", stream)
+
+
+def test_events_show_each_frame_as_file_and_offset(cli: CommandLine, called: Path) -> None:
+    heading, *lines = cli("events", called, "--stack", "--event", "mprotect").out.splitlines()
+    assert heading.endswith("BACKING    STACK")
+    assert all(line.isprintable() for line in lines)
+    column = heading.index("STACK")
+    hostile = "/tmp/\\x1b]0;owned\\x07\\u202ename"
+    assert [line[column:] for line in lines] == [
+        "-",
+        f"{PROGRAM + 0x123:#x} {hostile}+0x2123",
+        f"{BASE + 9:#x} anonymous {BASE:#x}+0x9",
+        "0x1234",
+        "-",
+    ]
+    assert [line[:column].strip() for line in lines[2:4]] == ["", ""]
+    assert len(cli("events", called, "--stack", "--limit", "3").out.splitlines()) == 1 + 3 + 2
+
+
+def test_events_as_json_have_the_stack_and_on_request_what_it_lies_in(cli: CommandLine, called: Path) -> None:
+    stacks = [event["stack"] for event in cli("events", called, "--json").objects()]
+    assert stacks == [[], [], [hex(PROGRAM + 0x123), hex(BASE + 9), "0x1234"], [], []]
+    event = cli("events", called, "--json", "--stack").objects()[2]
+    library, code, unknown = event["frames"]
+    assert (library["offset"], library["mapping"]["inode"]) == (0x2123, INODE)
+    assert (code["offset"], code["mapping"]["path"]) == (9, None)
+    assert unknown == {"address": "0x1234", "offset": None, "mapping": None}
+
+
+def test_pages_show_how_they_are_known_to_have_been_executed(cli: CommandLine, called: Path) -> None:
+    heading, *pages = rows(cli("pages", called).out)
+    assert [page[heading.index("EXECUTED")] for page in pages] == ["-", "caller,stack", "-"]
+    (only,) = cli("pages", called, "--executed", "--json").objects()
+    assert (only["generation"], only["evidence"]) == (2, ["caller", "stack"])
+
+
+def test_regions_show_what_brought_them_and_whether_there_are_gaps(
+    cli: CommandLine, called: Path, hostile: Path
+) -> None:
+    heading, *regions = rows(cli("regions", called, "--exclude-file-backed").out)
+    shown = [dict(zip(heading, region, strict=True)) for region in regions]
+    assert [(row["EXECUTED"], row["HISTORY"]) for row in shown] == [("caller,stack", "calls 4")]
+    heading, *regions = rows(cli("regions", hostile).out)
+    shown = [dict(zip(heading, region, strict=True)) for region in regions]
+    assert [row["HISTORY"] for row in shown] == ["found 1", "calls 2", "calls 1, gaps", "calls 1"]
+
+
+def test_callers_are_named_by_file_and_offset(cli: CommandLine, called: Path) -> None:
+    (region,) = cli("regions", called, "--json", "--exclude-file-backed").objects()
+    assert (region["caller"], region["caller_event"]) == (hex(PROGRAM + 0x123), 4)
+    name = "\\x1b]0;owned\\x07\\u202ename"
+    assert f"# first made executable by /tmp/{name}+0x2123" in cli("show", called, hex(BASE)).out
+    assert f"called from {name[:19]}…+0x2123" in cli("report", called).out

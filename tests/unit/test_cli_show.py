@@ -32,9 +32,10 @@ def whole(tmp_path: Path) -> Path:
 
 def test_last_bytes_are_shown_as_a_hex_dump(cli: CommandLine, whole: Path) -> None:
     ran = cli("show", whole, hex(BASE))
-    heading, moment, first, *_ = ran.out.splitlines()
+    heading, caller, moment, first, *_ = ran.out.splitlines()
     assert (ran.status, ran.err) == (0, "")
     assert heading == f"# {BASE:#x}-{BASE + PAGE_BYTES:#x} r-x 4 KiB, anonymous, pid {PID} (sample)"
+    assert caller == "# first made executable by 0x401234"
     assert moment == "# generation 2, after mprotect at 1.000003000 s, 1 page known"
     assert first == f"{BASE:#x}  55 48 89 e5 b8 2a 00 00  00 5d c3 00 00 00 00 00  |UH...*...]......|"
 
@@ -49,7 +50,7 @@ def test_instructions_are_shown_on_request(cli: CommandLine, whole: Path) -> Non
 def test_earlier_bytes_are_shown_by_generation_and_by_time(cli: CommandLine, whole: Path) -> None:
     by_generation = cli("show", whole, hex(BASE), "--generation", "1").out
     assert by_generation == cli("show", whole, hex(BASE), "--at", "1.000002").out
-    assert by_generation.splitlines()[2].split()[1:9] == ["01", *["00"] * 7]
+    assert by_generation.splitlines()[3].split()[1:9] == ["01", *["00"] * 7]
 
 
 def test_missing_pages_are_lines_that_say_why(cli: CommandLine, hostile: Path) -> None:

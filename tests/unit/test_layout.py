@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import memory_tracer
-from memory_tracer.model import EventKind, Missing, Outcome, Protection, Status
+from memory_tracer.model import EventKind, LookArgument, Missing, Outcome, Protection, Status
 from memory_tracer.record.loader import OBJECT_PATH
 from memory_tracer.record.settings import Settings
 from memory_tracer.wire import layout
@@ -19,8 +19,6 @@ from memory_tracer.wire.layout import FIELD_OFFSETS, RECORDS, SIZES, RecordType,
 from .btf import Btf
 
 HEADER = Path(memory_tracer.__path__[0]) / "bpf" / "memory_tracer.h"
-
-LOOK_ARGUMENTS = ("BEFORE", "NUMBER", "COMPAT", "CALLER")
 
 RECORD_STRUCTURES = {kind: f"{kind.name.lower()}_record" for kind in RecordType}
 #: The kernel's own types have a stack_record.
@@ -121,8 +119,8 @@ def test_settings_are_packed_where_the_program_looks_for_them(btf: Btf) -> None:
             "MISSING_",
             {reason.name: reason for reason in Missing if reason not in (Missing.UNKNOWN, Missing.DAMAGED)},
         ),
-        ("look_argument", "LOOK_", {name: getattr(layout, f"LOOK_{name}") for name in LOOK_ARGUMENTS}),
-        ("record_flags", "FLAG_", {"LATE": layout.FLAG_LATE, "PHYSICAL": layout.FLAG_PHYSICAL}),
+        ("look_argument", "LOOK_", LookArgument.__members__),
+        ("record_flags", "FLAG_", {name: getattr(layout, f"FLAG_{name}") for name in FLAGS}),
     ],
     ids=lambda value: value if isinstance(value, str) and not value.endswith("_") else "",
 )

@@ -8,17 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import OBSERVATION_KINDS, PAGE_SIZE, Event, EventKind, Protection, Region, Status
-
-Numbers = NDArray[np.int64]
-Rows = NDArray[np.void]
+from ..model import PAGE_SIZE, Event, EventKind, Evidence, Protection, Region, Status
+from .triggers import FOUND_EXECUTABLE, Numbers, Rows, Triggers, count_triggers, open_to_writes, succeeded
 
 _WRITE_EXECUTE = Protection.WRITE | Protection.EXEC
-_FOUND_EXECUTABLE = (EventKind.BASELINE, EventKind.EXEC_MAPPING)
-#: Results from -4095 to -1 are errors (include/linux/err.h).
-_LARGEST_ERRNO = 4095
-#: Counts from a file beyond this are no counts, and would overflow a sum.
-_COUNT_LIMIT = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +23,9 @@ class RegionHistory:
     highest among its pages, 0 when no page has content; ``pages`` counts distinct page addresses
     with content and ``missing`` those whose bytes are missing at some event; ``content_bytes`` is
     the size of its distinct contents; ``caller`` is the address of the first call that made it
-    executable; ``rwx`` says that it was ever writable and executable at once.
+    executable and ``caller_event`` that call's sequence; ``rwx`` says that it was ever writable and
+    executable at once, ``open_to_writes`` that it could change without a call while executable, so
+    that only ``triggers`` other than calls show it; ``evidence`` is that of all its pages.
     """
 
     pid: int
@@ -50,16 +45,25 @@ class RegionHistory:
     rwx: bool
     unlinked: bool
     shared: bool
+    caller_event: int | None
+    open_to_writes: bool
+    triggers: Triggers
+    evidence: Evidence
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PageColumns:
-    """Columns of the page rows: number of the event, address, content number, generation (0: no content)."""
+    """Columns of the page rows: number of the event, address, content number, generation (0: no content).
+
+    And whether user space read it late, and the evidence that it was executed.
+    """
 
     event: Numbers
     address: NDArray[np.uint64]
     content: NDArray[np.uint64]
     generation: Numbers
+    late: NDArray[np.bool_]
+    evidence: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +106,9 @@ def region_histories(
         np.concatenate([pages.address[~stored], runs.address]),
         np.concatenate([np.ones(int((~stored).sum()), np.uint64), runs.pages]),
     )
+    late = np.bincount(page_regions[pages.late] + 1, minlength=region_count + 1)[1:]
+    evidence = np.zeros(region_count + 1, dtype=np.uint8)
+    np.bitwise_or.at(evidence, page_regions, pages.evidence)
     page_regions = page_regions[stored]
     generations = np.zeros(region_count + 1, dtype=np.int64)
     np.maximum.at(generations, page_regions, pages.generation[stored])
@@ -120,6 +127,8 @@ def region_histories(
             pages=int(addresses[region]),
             content_bytes=int(contents[region]) * PAGE_SIZE,
             missing=holes.get(region, 0),
+            late=int(late[region]),
+            evidence=Evidence(int(evidence[region])),
         )
         for region in np.flatnonzero(wanted & visible[:-1]).tolist()
     ]
@@ -137,7 +146,7 @@ class _Lives:
         self._events = events
         effective = succeeded(events)
         gained = effective & ((protection & Protection.EXEC) != 0)
-        gained |= np.isin(events["kind"], _FOUND_EXECUTABLE)
+        gained |= np.isin(events["kind"], FOUND_EXECUTABLE)
 
         self.executable = self._any(gained)
         self._rwx = self._any(effective & ((protection & _WRITE_EXECUTE) == _WRITE_EXECUTE))
@@ -145,9 +154,8 @@ class _Lives:
         self._shared = self._any((status & Status.SHARED) != 0)
         self._first_ns = np.minimum.reduceat(events["timestamp_ns"], self._heads)
         self._last_ns = np.maximum.reduceat(events["timestamp_ns"], self._heads)
-        coalesced = np.minimum(events["coalesced"], _COUNT_LIMIT).astype(np.int64)
-        calls = (~np.isin(events["kind"], list(OBSERVATION_KINDS))).astype(np.int64)
-        self._flips = np.add.reduceat(calls + coalesced, self._heads)
+        self._triggers = count_triggers(events, self._heads)
+        self._open_to_writes = self._any(open_to_writes(events))
         self._first_call = self._first_where(gained & (events["caller_ip"] != 0))
         self._last_success = self._last_where(effective)
         self._last_backed = self._last_where(events["device"] != 0)
@@ -163,12 +171,17 @@ class _Lives:
         pages: int,
         content_bytes: int,
         missing: int,
+        late: int,
+        evidence: Evidence,
     ) -> RegionHistory:
         """Return the history of one region. ``decode`` returns the event at a position."""
         last = decode(int(self._last[region]))
         backed, success, call = (
             int(positions[region]) for positions in (self._last_backed, self._last_success, self._first_call)
         )
+        caller = decode(call) if call >= 0 else None
+        counts = {name: int(count[region]) for name, count in self._triggers.items()}
+        triggers = Triggers(**counts, late=late)
         head = self._events[self._heads[region]]
         plain = Region(int(head["address"]), int(head["length"]))
         return RegionHistory(
@@ -180,15 +193,19 @@ class _Lives:
             kinds=self._kinds(region),
             first_ns=int(self._first_ns[region]),
             last_ns=int(self._last_ns[region]),
-            flips=int(self._flips[region]),
+            flips=triggers.calls + triggers.found,
             generations=generations,
             pages=pages,
             content_bytes=content_bytes,
             missing=missing,
-            caller=decode(call).caller if call >= 0 else None,
+            caller=caller.caller if caller else None,
             rwx=bool(self._rwx[region]),
             unlinked=bool(self._unlinked[region]),
             shared=bool(self._shared[region]),
+            caller_event=caller.sequence if caller else None,
+            open_to_writes=bool(self._open_to_writes[region]),
+            triggers=triggers,
+            evidence=evidence,
         )
 
     def _kinds(self, region: int) -> tuple[EventKind, ...]:
@@ -206,25 +223,6 @@ class _Lives:
         """Return each region's first position where ``mask`` holds, or -1."""
         first = np.minimum.reduceat(np.where(mask, np.arange(len(mask)), len(mask)), self._heads)
         return np.where(first < len(mask), first, -1)
-
-
-def succeeded(events: Rows) -> NDArray[np.bool_]:
-    """Return which event records are of calls that changed something, if only a part."""
-    result: NDArray[np.bool_] = (events["result"] >= 0) | (events["result"] < -_LARGEST_ERRNO)
-    result |= (events["status"] & Status.PARTIAL) != 0
-    return result
-
-
-def open_to_writes(events: Rows) -> NDArray[np.bool_]:
-    """Return which event records are of memory that could change without a call while executable.
-
-    It was writable itself, or shared with another mapping or an open file that can be written to.
-    """
-    protection = events["protection"]
-    viewed = (events["status"] & Status.VIEWED) != 0
-    result: NDArray[np.bool_] = ((protection & Protection.WRITE) != 0) | viewed
-    result &= ((protection & Protection.EXEC) != 0) & (events["kind"] < EventKind.FORK)
-    return result & succeeded(events)
 
 
 def _number_regions(events: Rows, processes: Numbers) -> Numbers:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from ..analyze.regions import open_to_writes
+from ..analyze.triggers import open_to_writes
 from ..model import Loss, Missing
 from ..wire.layout import FLAG_LATE, LOSS_COUNTERS, SEQUENCE_CPU_SHIFT
 from .decode import missing_reason

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..analyze.regions import succeeded
+from ..analyze.triggers import succeeded
 from ..model import REGION_KINDS, EventKind, Region, Status
 from .relations import Relations
 from .texts import Texts

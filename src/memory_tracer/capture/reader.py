@@ -19,6 +19,7 @@ import numpy as np
 from ..analyze.regions import PageColumns, RegionHistory, RunColumns, region_histories
 from ..errors import CaptureError
 from ..model import PAGE_SIZE, Event, Loss, MissingRun, Page, Process, Region
+from ..wire.layout import FLAG_LATE
 from .columns import Rows
 from .contents import Contents
 from .decode import Clock, Decoder
@@ -231,7 +232,14 @@ class Capture:
             relations.event_process,
             Filters(**filters).accept_events(relations.events, decoder.path),
             relations.event_is_silent,
-            PageColumns(relations.row_event, rows["address"], rows["content"], relations.generations),
+            PageColumns(
+                relations.row_event,
+                rows["address"],
+                rows["content"],
+                relations.generations,
+                (rows["flags"] & FLAG_LATE) != 0,
+                decoder.evidence,
+            ),
             RunColumns(relations.run_event, runs["address"], runs["pages"]),
             decoder.event,
         )

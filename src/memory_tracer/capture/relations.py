@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ..model import OBSERVATION_KINDS, EventKind, Missing, Status
-from ..wire.layout import LOOK_CALLER, PAGE_BYTES
+from ..model import OBSERVATION_KINDS, EventKind, LookArgument, Missing, Status
+from ..wire.layout import PAGE_BYTES
 from .columns import EVENT_TYPE, HEADER_NAMES, Rows
 from .format import NO_CONTENT
 from .index import Index
@@ -80,7 +80,7 @@ class Relations:
 
         Its caller and stack are those of that process: the recorder, or who writes from outside.
         """
-        by = self.events["arguments"][:, LOOK_CALLER]
+        by = self.events["arguments"][:, LookArgument.CALLER]
         foreign: NDArray[np.bool_] = self.events["kind"] == EventKind.LOOK
         foreign &= (by != 0) & (by != self.events["pid"])
         return foreign

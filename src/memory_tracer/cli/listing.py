@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..export.objects import line
-from ..model import Protection, Region
+from ..model import Evidence, Protection, Region
 from ..terminal import Column, clean, print_table
 from .notice import note, warn_incomplete
 
@@ -21,6 +21,7 @@ _Item = TypeVar("_Item")
 TIME = Column("TIME", right=True)
 PID = Column("PID", right=True)
 ADDRESS = Column("ADDRESS", style="cyan")
+EXECUTED = Column("EXECUTED", style=lambda cell: "" if cell == "-" else "bold green")
 PROTECTION = Column("PROT", style=lambda cell: "bold red" if "w" in cell and "x" in cell else "")
 
 
@@ -57,6 +58,11 @@ def print_objects(
     for item in islice(items, limit):
         sys.stdout.write(line(to_object(item)))
     warn_incomplete(capture)
+
+
+def evidence_words(evidence: Evidence) -> str:
+    """Return how it is known that bytes were executed: ``sampled,caller``; ``-`` when it is not."""
+    return ",".join(str(flag.name).lower() for flag in evidence) or "-"
 
 
 def backing(region: Region) -> str:

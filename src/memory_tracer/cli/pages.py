@@ -12,7 +12,18 @@ from ..export.objects import page_object
 from ..model import Page
 from ..terminal import Column, clean, format_seconds
 from .arguments import Selection, capture_argument, filter_options, json_option, limit_option
-from .listing import ADDRESS, PID, PROTECTION, TIME, backing, open_capture, print_objects, print_rows
+from .listing import (
+    ADDRESS,
+    EXECUTED,
+    PID,
+    PROTECTION,
+    TIME,
+    backing,
+    evidence_words,
+    open_capture,
+    print_objects,
+    print_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +36,7 @@ _COLUMNS = (
     ADDRESS,
     PROTECTION,
     Column("GENERATION", right=True),
+    EXECUTED,
     Column("BACKING"),
     Column("SHA-256", style=lambda cell: "red" if cell.startswith("missing") else ""),
 )
@@ -34,20 +46,30 @@ _COLUMNS = (
 @capture_argument
 @filter_options
 @click.option("--no-missing", is_flag=True, help="Leave out pages whose bytes are not in the capture.")
+@click.option("--executed", is_flag=True, help="Only pages whose bytes are known to have been executed.")
 @limit_option
 @json_option
-def command(file: Path, selection: Selection, no_missing: bool, limit: int | None, as_json: bool) -> None:
+def command(
+    file: Path,
+    selection: Selection,
+    no_missing: bool,
+    executed: bool,
+    limit: int | None,
+    as_json: bool,
+) -> None:
     """List every page in the capture FILE, captured or missing, in order.
 
     TIME is in seconds from the start of the capture; GENERATION counts the distinct contents seen
-    at this address of this process.
+    at this address of this process. EXECUTED says how it is known that these bytes were executed, and
+    not only executable: the sampler found them executing, a recorded call came from them (caller), or
+    a caller's stack returns to them.
 
     \b
     Example: every content one page ever had:
       memory-tracer pages sample.mtrace --address 0x7f00aa550000
     """
     with open_capture(file) as capture:
-        pages = capture.pages(missing=not no_missing, **selection.filters(capture))
+        pages = capture.pages(missing=not no_missing, executed=executed, **selection.filters(capture))
         if as_json:
             print_objects(capture, pages, page_object, limit=limit)
             return
@@ -64,6 +86,7 @@ def _row(page: Page, origin: int) -> Sequence[str]:
         hex(page.address),
         str(page.protection),
         str(page.generation),
+        evidence_words(page.evidence),
         backing(page.region),
         page.sha256 or f"missing: {page.missing}",
     )

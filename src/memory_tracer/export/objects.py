@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..model import Event, Evidence, Loss, MissingRun, Page, Process, Region
+from ..model import Event, Evidence, Loss, MissingRun, Page, Process, Region, Status
 
 if TYPE_CHECKING:
     from ..analyze.regions import RegionHistory
@@ -43,7 +43,7 @@ def event_object(event: Event) -> Object:
         "protection": str(event.protection),
         "previous_protection": _text(event.previous_protection),
         "region": _region(event.region),
-        "status": [str(flag.name).lower() for flag in event.status],
+        "status": _flags(event.status),
         "caller": _address(event.caller),
         "stack": [hex(address) for address in event.stack],
         "parent_pid": event.parent_pid,
@@ -53,6 +53,15 @@ def event_object(event: Event) -> Object:
         "coalesced": event.coalesced,
         "coalesced_since_ns": event.coalesced_since_ns,
         "outcome": None if event.outcome is None else dataclasses.asdict(event.outcome),
+    }
+
+
+def frame_object(address: int, mapping: Region | None) -> Object:
+    """Return the object of one frame of a stack: where it is in what was mapped there."""
+    return {
+        "address": hex(address),
+        "offset": None if mapping is None else mapping.offset_of(address),
+        "mapping": _region(mapping),
     }
 
 
@@ -76,7 +85,7 @@ def page_object(page: Page) -> Object:
         "missing": _text(page.missing),
         "late": page.late,
         "fetched": page.fetched,
-        "evidence": [flag.name.lower() for flag in Evidence if flag in page.evidence and flag.name],
+        "evidence": _flags(page.evidence),
         "region": _region(page.region),
     }
 
@@ -120,6 +129,10 @@ def region_object(history: RegionHistory) -> Object:
         "rwx": history.rwx,
         "unlinked": history.unlinked,
         "shared": history.shared,
+        "caller_event": history.caller_event,
+        "open_to_writes": history.open_to_writes,
+        "triggers": dataclasses.asdict(history.triggers),
+        "evidence": _flags(history.evidence),
     }
 
 
@@ -160,6 +173,10 @@ def _region(region: Region | None) -> Object | None:
 
 def _address(address: int | None) -> str | None:
     return None if address is None else hex(address)
+
+
+def _flags(flags: Evidence | Status) -> list[str]:
+    return [str(flag.name).lower() for flag in flags]
 
 
 def _text(value: object | None) -> str | None:

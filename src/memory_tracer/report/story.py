@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..analyze.processes import identity
 from ..analyze.recognize import first_bytes, recognize
-from ..model import ADDRESS_END, PAGE_SIZE, EventKind, Page
+from ..model import ADDRESS_END, PAGE_SIZE, EventKind, Page, Region
 
 if TYPE_CHECKING:
     from ..analyze.regions import RegionHistory
@@ -25,11 +25,15 @@ _LONGEST_NS = 1 << 63
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """One region and what its latest bytes look like; None where no bytes are in the capture."""
+    """One region and what its latest bytes look like; None where no bytes are in the capture.
+
+    ``caller`` is the mapping its first call came from; None where the capture does not know.
+    """
 
     history: RegionHistory
     looks_like: str | None
     first_bytes: str | None
+    caller: Region | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,15 @@ def tell(capture: Capture, *, limit: int | None = None, everything: bool = False
     striking = sorted((h for h in histories if stands_out(h)), key=_telling)
     plain = [history for history in histories if not stands_out(history)]
     shown = [*striking, *plain] if everything else striking
-    return Story(striking, plain, [_look(capture, history) for history in shown[:limit]])
+    shown = shown[:limit]
+    callers = _callers(capture, shown)
+    return Story(striking, plain, [_look(capture, history, callers) for history in shown])
+
+
+def _callers(capture: Capture, histories: Sequence[RegionHistory]) -> dict[int, Region | None]:
+    """Return by event the mapping a call came from, asked for in the order the capture answers best."""
+    calls = sorted((h.caller_event, h.caller) for h in histories if h.caller_event is not None and h.caller)
+    return {sequence: capture.mapping_at(sequence, address) for sequence, address in calls}
 
 
 def stands_out(history: RegionHistory) -> bool:
@@ -72,11 +84,12 @@ def _telling(history: RegionHistory) -> tuple[bool, bool, int]:
     return not history.pages, linked, history.first_ns
 
 
-def _look(capture: Capture, history: RegionHistory) -> Sight:
+def _look(capture: Capture, history: RegionHistory, callers: Mapping[int, Region | None]) -> Sight:
+    caller = None if history.caller_event is None else callers.get(history.caller_event)
     page = _first_page(capture, history) if history.pages else None
     if page is None or page.content is None:
-        return Sight(history, None, None)
-    return Sight(history, recognize(page.content), first_bytes(page.content))
+        return Sight(history, None, None, caller)
+    return Sight(history, recognize(page.content), first_bytes(page.content), caller)
 
 
 def _first_page(capture: Capture, history: RegionHistory) -> Page | None:

@@ -6,8 +6,10 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from ..analyze.places import place
 from ..analyze.processes import describe_wait_status, process_tree
 from ..analyze.timeline import start_ns
 from ..model import Loss, Process, Protection
@@ -17,7 +19,6 @@ from .story import Sight, Story, command_of, duration_ns, metadata_text, targets
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..analyze.regions import RegionHistory
     from ..capture.reader import Capture
 
 #: Processes and regions shown unless all are asked for: with everything else, about one screen.
@@ -25,6 +26,8 @@ PROCESSES_SHOWN = 8
 REGIONS_SHOWN = 6
 #: Characters of a command line or path that are shown.
 _WORDS_LIMIT = 60
+#: Characters of the name of a caller's file that are shown, escapes spelled out.
+_NAME_LIMIT = 20
 #: Levels of the process tree that are indented; deeper ones stay in line.
 _DEEPEST_INDENT = 10
 
@@ -120,19 +123,23 @@ def _print_sight(screen: Console, sight: Sight, origin: int) -> None:
         f"{', '.join(map(str, history.kinds))} at {format_seconds(history.first_ns - origin)} s",
         style="bold red" if history.rwx else "cyan",
     )
-    screen.print(f"    {'; '.join(_traits(history))}")
+    screen.print(f"    {'; '.join(_traits(sight))}")
     if sight.looks_like is not None:
         screen.print(f"    {sight.looks_like}; starts with {sight.first_bytes}")
 
 
-def _traits(history: RegionHistory) -> Iterator[str]:
+def _traits(sight: Sight) -> Iterator[str]:
+    history, mapping = sight.history, sight.caller
     generations = format_count(history.generations, "generation")
     missing = f", {history.missing:,} missing" if history.missing else ""
     yield f"{format_count(history.pages, 'page')}{missing} in {generations}"
     if history.flips > 1:
         yield format_count(history.flips, "event")
     if history.caller is not None:
-        yield f"called from {history.caller:#x}"
+        # Its name will do: the line has to fit, and `events --stack` has all of it.
+        name = clean(PurePosixPath(mapping.path or "").name) if mapping else ""
+        shortened = name if len(name) <= _NAME_LIMIT else name[: _NAME_LIMIT - 1] + "…"
+        yield f"called from {place(history.caller, mapping, shortened)}"
     if not history.protection & Protection.EXEC:
         yield f"in the end {history.protection}"
     if history.shared:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from ..analyze.places import place
 from ..analyze.runs import Run
 from ..analyze.timeline import start_ns
 from ..model import Missing
@@ -50,6 +51,10 @@ def _heading(capture: Capture, view: View) -> Iterator[str]:
         f"# {region.start:#x}-{region.end:#x} {image.protection} {format_size(region.length)}, {backing}, "
         f"pid {history.pid} ({clean(history.comm)})"
     )
+    if history.caller is not None and history.caller_event is not None:
+        mapping = capture.mapping_at(history.caller_event, history.caller)
+        path = clean(mapping.path or "") if mapping else None
+        yield f"# first made executable by {place(history.caller, mapping, path)}"
     yield (
         f"# generation {image.generation}, after {image.event} at "
         f"{format_seconds(image.timestamp_ns - start_ns(capture))} s, "

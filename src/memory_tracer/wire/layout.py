@@ -52,10 +52,6 @@ FLAG_FETCHED = 1 << 2
 FLAG_FOLLOWS = 1 << 3
 
 
-#: Which argument of a look says whose call it came before (``enum look_argument``), and the others.
-LOOK_BEFORE, LOOK_NUMBER, LOOK_COMPAT, LOOK_CALLER = range(4)
-
-
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
     """One field: its name, a ``struct`` format character or ``Ns``, and how many of them."""
