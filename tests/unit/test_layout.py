@@ -20,6 +20,7 @@ from .btf import Btf
 
 HEADER = Path(memory_tracer.__path__[0]) / "bpf" / "memory_tracer.h"
 
+FLAGS = ("LATE", "PHYSICAL", "FETCHED", "FOLLOWS")
 RECORD_STRUCTURES = {kind: f"{kind.name.lower()}_record" for kind in RecordType}
 #: The kernel's own types have a stack_record.
 RECORD_STRUCTURES[RecordType.STACK] = "user_stack_record"

@@ -82,7 +82,7 @@ def _row(page: Page, origin: int) -> Sequence[str]:
         format_seconds(page.timestamp_ns - origin),
         str(page.pid),
         clean(page.comm),
-        f"{page.event} (late)" if page.late else str(page.event),
+        f"{page.event}{' (late)' if page.late else ' (fetched)' if page.fetched else ''}",
         hex(page.address),
         str(page.protection),
         str(page.generation),
