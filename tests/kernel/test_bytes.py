@@ -185,3 +185,17 @@ def test_process_has_its_owner_its_arguments_and_its_end(sixteen: Recording) -> 
         assert process.uid == os.getuid()
         assert process.command_line[-1] == str(SEED)
         assert process.wait_status == 0
+
+
+def test_pages_beyond_the_end_of_a_file_are_no_loss(
+    recorder: Recorder, workloads: Workloads, tmp_path: Path
+) -> None:
+    with recorder.command(workloads.path("beyond_end"), tmp_path / "file").open() as capture:
+        (event,) = (
+            event
+            for event in capture.events()
+            if event.kind is EventKind.MMAP and event.region and event.region.path == str(tmp_path / "file")
+        )
+        assert event.outcome is not None
+        assert (event.page_count, event.outcome.captured, event.outcome.in_file) == (3, 1, 2)
+        assert capture.complete

@@ -149,11 +149,11 @@ __noinline int forget_page(__u64 address)
 
 /*
  * Note a page of a region that is compared: what user space finds there later, it finds unseen by us.
- * A pass leaves it to the next.
+ * A pass leaves it to the next, as does a look before just any call.
  */
 static __always_inline void add_unread(struct page_job *job, __u64 address, __u32 reason)
 {
-	if (job->passing) {
+	if (comes_again(job)) {
 		job->outcome.deferred++;
 		return;
 	}

@@ -264,7 +264,7 @@ static __always_inline int look(void)
 	if (passing)
 		target->pass_cursor = 0; /* unless something is left */
 	missed = bpf_iter_task_vma_new(&it, task, job->look_start) == -EBUSY;
-	if (missed && !silent && !passing) /* those come again */
+	if (missed && !comes_again(job))
 		count(COUNTER_MISSED_LOOKS, 1);
 	while ((vma = bpf_iter_task_vma_next(&it))) {
 		if (vma->vm_start >= job->look_end)

@@ -39,6 +39,7 @@ static __always_inline void read_mapping(struct vm_area_struct *vma, struct mapp
 		unsigned long magic = BPF_CORE_READ(inode, i_sb, s_magic);
 
 		out->inode_address = (__u64)inode;
+		out->file_pages = ((__u64)BPF_CORE_READ(inode, i_size) + PAGE_BYTES - 1) / PAGE_BYTES;
 		out->inode = BPF_CORE_READ(inode, i_ino);
 		out->device = BPF_CORE_READ(inode, i_sb, s_dev);
 		out->unlinked = BPF_CORE_READ(inode, i_nlink) == 0;

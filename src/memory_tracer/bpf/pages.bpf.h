@@ -21,7 +21,10 @@ static __always_inline bool is_private_memory(const struct mapping_info *mapping
 	return mapping->known && !mapping->device && !mapping->special && !(mapping->flags & VM_SHARED);
 }
 
-/* Account for pages that are not in the page tables. Of a linked file, the file has the bytes. */
+/*
+ * Account for pages that are not in the page tables. Of a linked file, the file has the bytes; so it has
+ * beyond its end, where there are none.
+ */
 static __always_inline void add_absent(struct page_job *job, __u64 address, __u64 pages, bool cached)
 {
 	struct mapping_info *mapping = &job->mapping;
@@ -35,9 +38,11 @@ static __always_inline void add_absent(struct page_job *job, __u64 address, __u6
 		}
 	} else if (job->listing) {
 		return;
-	} else if (job->passing) {
+	} else if (comes_again(job)) {
 		job->outcome.deferred += pages;
-	} else if (mapping->special || (mapping->known && mapping->device && !mapping->by_value)) {
+	} else if (mapping->special ||
+		   (mapping->known && mapping->device &&
+		    (!mapping->by_value || file_page(mapping, address) >= mapping->file_pages))) {
 		job->outcome.in_file += pages;
 		count(COUNTER_IN_FILE, pages);
 	} else {

@@ -162,7 +162,8 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 	job->pages_left = configured.page_limit;
 	limit_recent(job);
 	event->page_count = event->length / PAGE_BYTES;
-	job->may_fetch = engine == ENGINE_ITERATOR && configured.flags & CONFIG_FETCH;
+	/* Only where it is known that there are bytes to be fetched: nobody shall grow by being looked at. */
+	job->may_fetch = engine == ENGINE_ITERATOR && configured.flags & CONFIG_FETCH && have_page_tables();
 	state = note_region(job);
 	if (state && job->hot) {
 		compare_region(job, target, state, engine);

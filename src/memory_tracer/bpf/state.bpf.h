@@ -184,6 +184,7 @@ struct mapping_info {
 	__u64 file_offset;
 	__u64 file;          /* struct file *, to find the path while the mapping cannot go away */
 	__u64 inode_address; /* struct inode *, likewise */
+	__u64 file_pages;    /* up to the file's end, beyond which a mapping has nothing to execute */
 	__u32 device;        /* 0: anonymous */
 	__u8 known;
 	__u8 unlinked;
@@ -301,6 +302,12 @@ struct page_job {
 	struct page_hash hash;      /* of scratch */
 	struct page_hash sent_hash; /* of the last page sent */
 };
+
+/* Whether what this look does not see is left to the next one, and nothing is lost by that. */
+static __always_inline bool comes_again(const struct page_job *job)
+{
+	return job->passing || job->silent;
+}
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
