@@ -200,7 +200,8 @@ __noinline int compare_page(__u64 address, __u64 entry)
 	flush_repeat();
 	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
 	if (!record) {
-		next_sequence();
+		if (!comes_again(job)) /* else nothing is lost yet */
+			next_sequence();
 		add_unread(job, address, MISSING_RING_FULL);
 		return 0;
 	}

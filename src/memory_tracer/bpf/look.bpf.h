@@ -100,6 +100,7 @@ __noinline int look_at_mapping(void)
 	allowed = job->pages_left;
 	take_pages(job, ENGINE_ITERATOR);
 	job->pages_left = left - (allowed - job->pages_left);
+	job->look_captured += job->outcome.captured;
 	if (job->event_sent && !job->passing)
 		list_absent(job, 0, ENGINE_ITERATOR);
 	send_outcome(job);
@@ -111,22 +112,28 @@ __noinline int look_at_mapping(void)
 #define PASS_SKIPS 64
 
 /*
- * Pages that passes may send: so many per millisecond, and saved up to so many. A heap that changes
- * all the time shall not flood the capture.
+ * Pages that passes and looks before just any call may send: so many per millisecond, and saved up to
+ * so many. A heap that changes all the time shall not flood the capture.
  */
 #define PASS_RATE 8
 #define PASS_CREDIT 4096
 
 static __always_inline bool may_pass(struct trace_target *target)
 {
-	__u64 now = bpf_ktime_get_ns();
+	__u64 elapsed = (bpf_ktime_get_ns() - target->pass_ns) / 1000000;
 
-	target->pass_credit += (now - target->pass_ns) / 1000000 * PASS_RATE;
+	target->pass_credit += elapsed * PASS_RATE;
 	if (target->pass_credit > PASS_CREDIT)
 		target->pass_credit = PASS_CREDIT;
-	target->pass_ns = now;
+	target->pass_ns += elapsed * 1000000; /* the rest counts the next time */
 	return target->pass_credit > 0;
 }
+
+/* A look before just any system call compares so many pages; of a larger heap, passes see the rest. */
+#define CALL_PAGES 4096
+
+/* So much time can be saved up for them: 5 ms. */
+#define CALL_CREDIT_NS 5000000
 
 /* What to do about a mapping. */
 enum choice {
@@ -250,6 +257,7 @@ static __always_inline int look(void)
 	job->passing = passing;
 	job->silent = silent;
 	job->found_silent = 0;
+	job->look_captured = 0;
 	if (remote)
 		describe_other(&job->event, task);
 	mm = BPF_CORE_READ(task, mm);
@@ -259,7 +267,7 @@ static __always_inline int look(void)
 		await_lock();
 	job->hot = 1;
 	job->epoch = 0; /* no call has just flushed the translations */
-	job->pages_left = configured.page_limit;
+	job->pages_left = silent ? CALL_PAGES : configured.page_limit;
 	job->mappings_left = LOOK_MAPPINGS;
 	if (passing)
 		target->pass_cursor = 0; /* unless something is left */
@@ -279,8 +287,8 @@ static __always_inline int look(void)
 			break;
 	}
 	bpf_iter_task_vma_destroy(&it);
-	if (passing)
-		target->pass_credit -= job->outcome.captured;
+	if (passing || silent)
+		target->pass_credit -= job->look_captured;
 	if (silent)
 		target->call_credit -= bpf_ktime_get_ns() - target->call_ns;
 	if (job->found_silent)
@@ -315,9 +323,6 @@ static __always_inline void ask_for_look(struct page_job *job, __u64 start, __u6
 	job->has_closing = 0;
 }
 
-/* So much can be saved up for looks before system calls: 5 ms. */
-#define CALL_CREDIT_NS 5000000
-
 /* Whether there is something to look at before each system call of the target, and time left for it. */
 static __always_inline bool may_look_before_call(struct trace_target *target)
 {
@@ -330,7 +335,7 @@ static __always_inline bool may_look_before_call(struct trace_target *target)
 	if (target->call_credit > CALL_CREDIT_NS || configured.call_share >= 100)
 		target->call_credit = CALL_CREDIT_NS;
 	target->call_ns = now;
-	return target->call_credit > 0;
+	return target->call_credit > 0 && may_pass(target);
 }
 
 /* Ask for a look at [start, end) before `before`. The program that calls this ends here. */

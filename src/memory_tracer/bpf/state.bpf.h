@@ -292,6 +292,8 @@ struct page_job {
 	__u32 passing; /* a step of a pass, and not all there is */
 	__u32 silent;  /* only what can change without a call; and it is found to be there, or not: */
 	__u32 found_silent;
+	__u32 look_captured; /* pages sent in this look, of all mappings */
+	__u32 reserved_look;
 	struct event_record closing;
 	__u64 entries[GROUP_PAGES]; /* page-table entries of the current group */
 	struct fetch_request request;
