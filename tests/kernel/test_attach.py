@@ -149,6 +149,7 @@ def test_file_pages_that_the_process_changed_are_in_the_baseline_with_their_byte
         assert (event.outcome.captured, event.outcome.in_file) == (1, 2)
 
 
+@pytest.mark.emulated
 def test_several_processes_have_a_baseline_and_events_each(recorder: Recorder, workloads: Workloads) -> None:
     path = recorder.new_path()
     one, other = recorder.directory / "one", recorder.directory / "other"

@@ -116,6 +116,7 @@ def test_page_loop_that_does_not_exist_is_a_usage_error() -> None:
         Settings(page_loop="recursion")
 
 
+@pytest.mark.emulated
 def test_doctor_names_the_page_loop_and_that_all_is_well() -> None:
     ran = tool("doctor", "--json")
     assert ran.status == 0

@@ -74,6 +74,7 @@ def test_protection_filter_chooses_the_calls(
         assert gained <= found | {"---"} if protection == "any" else gained == found
 
 
+@pytest.mark.emulated
 def test_file_backed_mappings_can_be_left_out(recorder: Recorder, tmp_path: Path) -> None:
     recording = recorder.workload("wait_then_flip", tmp_path, SEED, options=["--exclude-file-backed"])
     with recording.open() as capture:

@@ -109,6 +109,7 @@ def test_program_executed_from_a_memfd_has_its_bytes_in_the_capture(
         assert capture.losses == ()
 
 
+@pytest.mark.emulated
 def test_tree_of_processes_has_the_parents_and_ends_it_had(recorder: Recorder) -> None:
     recording = recorder.workload("forks", SEED)
     steps = [step for step in recording.steps if isinstance(step, Step)]

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs in the guest, as root: guest.sh REPOSITORY COMMAND...
-# The command's output and what it writes into /run/results are the host's to read.
+# Runs in the guest, as root: guest.sh REPOSITORY PYTHON ARGUMENT...
+# What Python says and what it writes into /run/results are the host's to read.
 set -eu
 exec >/run/results/log 2>&1
 
@@ -14,8 +14,14 @@ cd /mnt
 pivot_root . mnt
 umount -l /mnt
 mount -t tmpfs tmpfs /mnt
+mount -t tmpfs tmpfs /var/tmp
+mountpoint -q /dev/shm || { mkdir -p /dev/shm && mount -t tmpfs tmpfs /dev/shm; }
 
-export HOME=/mnt TMPDIR=/mnt PYTHONDONTWRITEBYTECODE=1
+export HOME=/mnt TMPDIR=/mnt HYPOTHESIS_STORAGE_DIRECTORY=/mnt/hypothesis PYTHONDONTWRITEBYTECODE=1
 cd "$1"
+python=$2
 shift
+"$python" -c '
+from memory_tracer.record.kernel import Kernel
+print(Kernel().page_loop)' >/run/results/page_loop
 exec "$@"

@@ -1,4 +1,8 @@
-"""Kernels to boot: a vmlinuz, or what is in a Debian kernel package."""
+"""Kernels to boot: a vmlinuz, or what is in a Debian kernel package.
+
+Packages are fetched from Debian's archive with lists of packages of our own: the machine's own sources
+need not have that release, nor need the machine run Debian.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,9 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+
+_ARCHIVE = "http://deb.debian.org/debian"
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 _DEPENDS = re.compile(r"^\s*Depends: (linux-image-[0-9]\S+)$", re.MULTILINE)
 
@@ -22,32 +29,82 @@ def release(image: Path) -> str:
 def find(name: str, cache: Path) -> Path:
     """Return the vmlinuz that ``name`` means; its modules are in ``lib/modules`` beside its ``boot``.
 
-    ``name`` is a vmlinuz, a kernel package (``.deb``), or the name of a package that apt can get; the
-    package that a meta-package (``linux-image-amd64``) stands for is taken. What has to be unpacked
-    goes into ``cache`` and stays there. Raises KernelError.
+    ``name`` is a vmlinuz, a kernel package (``.deb``), or PACKAGE/RELEASE: a package of a release of
+    Debian; the package that a meta-package (``linux-image-amd64``) stands for is taken. What has to be
+    unpacked goes into ``cache`` and stays there, one package for each release. Raises KernelError.
     """
     path = Path(name)
     try:
         if path.suffix == ".deb":
             return _unpacked(path.name.partition("_")[0], path, cache)
-        return path.resolve() if path.is_file() else _packaged(name, cache)
+        if path.is_file():
+            return path.resolve()
+        package, _, suite = name.partition("/")
+        if not package.startswith("linux-image-") or not re.fullmatch(r"[a-z][a-z-]*", suite):
+            raise KernelError(f"{name} is neither a file nor of the form linux-image-amd64/bookworm")
+        return _packaged(package, suite, cache)
     except OSError as error:
         raise KernelError(f"the kernel {name} cannot be unpacked: {error}") from error
 
 
-def _packaged(name: str, cache: Path) -> Path:
-    depends = _DEPENDS.search(_output(["apt-cache", "depends", name], cache))
-    package = depends[1] if depends else name
-    if (cache / package).exists():
-        return _image(cache / package)
-    _output(["apt-get", "-qq", "download", package], cache)
-    archive = next(cache.glob(f"{package}_*.deb"), None)
+def _packaged(package: str, suite: str, cache: Path) -> Path:
+    directory = cache / suite
+    apt = _apt(suite, directory)
+    up_to_date = not (directory / "lists").exists()
+    if up_to_date:
+        _update(apt, directory)
+    try:
+        return _fetched(package, apt, directory)
+    except KernelError:  # since the lists were fetched the archive may have replaced the package
+        if up_to_date:
+            raise
+    _update(apt, directory)
+    return _fetched(package, apt, directory)
+
+
+def _fetched(package: str, apt: list[str], directory: Path) -> Path:
+    """Download and unpack a package, or the one it stands for, unless that was done before."""
+    depends = _DEPENDS.search(_output(["apt-cache", *apt, "depends", package], directory))
+    package = depends[1] if depends else package
+    if (directory / package).exists():
+        return _image(directory / package)
+    _output(["apt-get", *apt, "-qq", "download", package], directory)
+    archive = next(directory.glob(f"{package}_*.deb"), None)
     if archive is None:
         raise KernelError(f"apt downloaded nothing for {package}")
     try:
-        return _unpacked(package, archive, cache)
+        return _unpacked(package, archive, directory)
     finally:
         archive.unlink()
+
+
+def _apt(suite: str, directory: Path) -> list[str]:
+    """Options with which apt knows that release of Debian and nothing else."""
+    directory.mkdir(parents=True, exist_ok=True)
+    sources = directory / "sources.list"
+    sources.write_text(f"deb [arch=amd64 signed-by={_KEYRING}] {_ARCHIVE} {suite} main\n")
+    settings = {
+        "APT::Architecture": "amd64",
+        "APT::Sandbox::User": "root",  # who may not enter root's cache
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "2",
+        "Dir::Cache": str(directory),
+        "Dir::Etc::SourceList": str(sources),
+        "Dir::Etc::SourceParts": "-",
+        "Dir::State::Lists": str(directory / "lists"),
+        "Dir::State::Status": "/dev/null",
+    }
+    return [f"--option={name}={value}" for name, value in settings.items()]
+
+
+def _update(apt: list[str], directory: Path) -> None:
+    """Fetch the lists of packages, all or none."""
+    try:
+        (directory / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+        _output(["apt-get", *apt, "-qq", "--error-on=any", "update"], directory)
+    except BaseException:
+        shutil.rmtree(directory / "lists", ignore_errors=True)
+        raise
 
 
 def _unpacked(package: str, archive: Path, cache: Path) -> Path:

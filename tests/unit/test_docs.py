@@ -26,7 +26,7 @@ BASES = (ROOT, ROOT / "docs", ROOT / "benchmarks", PACKAGE, PACKAGE / "bpf")
 #: Named in the documents, and made by a build.
 BUILD_PRODUCTS = {"vmlinux.h"}
 #: Options of other programs of ours than memory-tracer.
-OTHER_OPTIONS = {"--strict"}
+OTHER_OPTIONS = {"--strict", "--pytest"}
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
