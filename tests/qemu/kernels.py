@@ -1,7 +1,7 @@
 """Kernels to boot: a vmlinuz, or what is in a Debian kernel package.
 
-Packages are fetched from Debian's archive with lists of packages of our own: the machine's own sources
-need not have that release, nor need the machine run Debian.
+Packages are fetched from where the machine's own come from, with lists of packages of our own: its
+sources need not have that release.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-_ARCHIVE = "http://deb.debian.org/debian"
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 _DEPENDS = re.compile(r"^\s*Depends: (linux-image-[0-9]\S+)$", re.MULTILINE)
@@ -78,11 +77,20 @@ def _fetched(package: str, apt: list[str], directory: Path) -> Path:
         archive.unlink()
 
 
+def _archive(directory: Path) -> str:
+    """Return the address of the archive with Debian's releases that this machine uses."""
+    targets = ["apt-get", "indextargets", "--format=$(REPO_URI)", "Created-By: Packages", "Origin: Debian"]
+    addresses = [line for line in _output(targets, directory).split() if "security" not in line]
+    if not addresses:
+        raise KernelError("apt has no lists of Debian's packages here: run apt-get update, on Debian")
+    return addresses[0]
+
+
 def _apt(suite: str, directory: Path) -> list[str]:
     """Options with which apt knows that release of Debian and nothing else."""
     directory.mkdir(parents=True, exist_ok=True)
     sources = directory / "sources.list"
-    sources.write_text(f"deb [arch=amd64 signed-by={_KEYRING}] {_ARCHIVE} {suite} main\n")
+    sources.write_text(f"deb [arch=amd64 signed-by={_KEYRING}] {_archive(directory)} {suite} main\n")
     settings = {
         "APT::Architecture": "amd64",
         "APT::Sandbox::User": "root",  # who may not enter root's cache
