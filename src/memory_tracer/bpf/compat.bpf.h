@@ -77,16 +77,16 @@
 #define FUSE_SUPER_MAGIC 0x65735546
 
 /*
- * Helpers newer than the oldest kernel: BPF_FUNC_get_task_stack is Linux 5.9 (fa28dcb82a38 "bpf:
- * Introduce helper bpf_get_task_stack()"), BPF_FUNC_task_pt_regs 5.15 (dd6e10fbd9fb "bpf: Add
- * bpf_task_pt_regs() helper").
+ * Helpers newer than the oldest kernel. BPF_FUNC_get_current_task_btf, without which
+ * bpf_get_task_stack (5.9) has nothing to work on, is Linux 5.11; BPF_FUNC_task_pt_regs is 5.15
+ * (dd6e10fbd9fb "bpf: Add bpf_task_pt_regs() helper").
  */
 enum bpf_func_id___newer {
-	BPF_FUNC_get_task_stack___newer = 0x7ffe,
+	BPF_FUNC_get_current_task_btf___newer = 0x7ffe,
 	BPF_FUNC_task_pt_regs___newer = 0x7fff,
 };
 #define kernel_has_task_stack()                                                                              \
-	bpf_core_enum_value_exists(enum bpf_func_id___newer, BPF_FUNC_get_task_stack___newer)
+	bpf_core_enum_value_exists(enum bpf_func_id___newer, BPF_FUNC_get_current_task_btf___newer)
 #define kernel_has_task_pt_regs()                                                                            \
 	bpf_core_enum_value_exists(enum bpf_func_id___newer, BPF_FUNC_task_pt_regs___newer)
 

@@ -55,7 +55,7 @@ struct task_struct___x86 {
 /* Whether the system call that the current thread is in came by the 32-bit ABI. */
 static __always_inline bool is_compat_call(void)
 {
-	struct task_struct___x86 *x86 = (void *)bpf_get_current_task_btf();
+	struct task_struct___x86 *x86 = (void *)bpf_get_current_task();
 
 	return bpf_core_field_exists(x86->thread_info.status) &&
 	       BPF_CORE_READ(x86, thread_info.status) & TS_COMPAT;
