@@ -6,6 +6,7 @@ import pytest
 
 import memory_tracer as mt
 from memory_tracer import EventKind, Evidence, Status
+from memory_tracer.record.kernel import Kernel
 from tests.workloads import PAGE_SIZE, Step, Workloads
 
 from . import machine
@@ -14,7 +15,10 @@ from .recording import Recorder
 pytestmark = pytest.mark.privileged
 
 
+@pytest.mark.emulated
 def test_event_has_the_return_addresses_of_its_callers(recorder: Recorder, workloads: Workloads) -> None:
+    if not Kernel().knows("BPF_FUNC_task_pt_regs"):
+        pytest.skip("this kernel does not say where a call came from (Linux 5.15)")
     recording = recorder.command(workloads.path("nested_calls"))
     (called,) = (step for step in recording.steps if isinstance(step, Step) and step.name == "called")
     with recording.open() as capture:
@@ -38,7 +42,10 @@ def test_page_on_the_stack_of_a_call_was_executed(recorder: Recorder, workloads:
     assert any(page.evidence & Evidence.STACK for page in pages)
 
 
+@pytest.mark.emulated
 def test_call_of_the_32_bit_abi_is_an_event_with_its_result(recorder: Recorder, workloads: Workloads) -> None:
+    if not Kernel().knows("BPF_FUNC_find_vma"):
+        pytest.skip("this kernel does not say what protection there was before (Linux 5.17)")
     recording = recorder.command(workloads.path("coverage/compat_calls"), "hide")
     if recording.ran.status:
         pytest.skip("this kernel has no 32-bit ABI")
