@@ -308,6 +308,9 @@ def test_capture_holds_the_executed_bytes_or_says_what_it_lacks(
     assert all(order == sorted(order) for order in orders.values())
     # AND they were captured when docs/coverage.md says, with the losses it says
     kinds = {page.event for found in holding for page in found}
+    # (a pass, which is a look, can come between what a call does and its exit, and bring it first)
+    by_chance = {LOOK} - expected.triggers if expected.triggers else set[EventKind]()
+    kinds -= by_chance
     assert kinds <= expected.triggers if expected.races else kinds == expected.triggers
     assert reasons - (FETCHED_LATER if expected.races else frozenset()) == expected.losses
 
