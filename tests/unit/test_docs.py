@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import memory_tracer
 from memory_tracer.capture.losses import RECORDER_LOSSES
 from memory_tracer.cli.main import VERBS, group
-from memory_tracer.model import EventKind, Missing
+from memory_tracer.model import EventKind, Missing, Status
 from memory_tracer.wire.layout import LOSS_COUNTERS
 
 ROOT = Path(__file__).parents[2]
@@ -152,3 +152,8 @@ def test_every_map_and_program_is_in_the_description_of_the_kernel_program() -> 
 def test_every_kind_of_event_is_explained() -> None:
     text = (ROOT / "docs" / "ebpf.md").read_text()
     assert {str(kind) for kind in EventKind if f"`{kind}`" not in text} == set()
+
+
+def test_every_status_of_an_event_is_named() -> None:
+    text = (ROOT / "docs" / "json.md").read_text()
+    assert {status.name for status in Status if f"`{str(status.name).lower()}`" not in text} == set()
