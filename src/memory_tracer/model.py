@@ -192,9 +192,10 @@ class Event:
     """A call, a mapping or a step in a process's life.
 
     ``caller`` is the instruction pointer of the thread that caused it. ``stack`` is its user stack,
-    innermost first: the instruction pointer, then return addresses as the frame pointers give them;
-    empty when it is not known. ``Capture.mapping_at`` says what is mapped there. A look before a
-    write from outside was caused by another process, a look of a pass by the recorder.
+    innermost first: the instruction pointer, the word on top of the stack if it points to code that
+    the capture knows, then return addresses as the frame pointers give them; empty when it is not
+    known. ``Capture.mapping_at`` says what is mapped there. A look before a write from outside was
+    caused by another process, a look of a pass by the recorder.
     """
 
     sequence: int

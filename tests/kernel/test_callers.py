@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 import memory_tracer as mt
@@ -10,9 +14,21 @@ from memory_tracer.record.kernel import Kernel
 from tests.workloads import PAGE_SIZE, Step, Workloads
 
 from . import machine
-from .recording import Recorder
+from .recording import Recorder, Recording
 
 pytestmark = pytest.mark.privileged
+
+
+def mprotect_of_step(recording: Recording, name: str) -> tuple[mt.Event, dict[str, Any]]:
+    """Return the event that the workload speaks of in a step, and what it says."""
+    (step,) = (step for step in recording.steps if isinstance(step, Step) and step.name == name)
+    with recording.open() as capture:
+        (event,) = (
+            event
+            for event in capture.events()
+            if event.kind is EventKind.MPROTECT and event.region and event.region.start == step.fields["page"]
+        )
+    return event, step.fields
 
 
 @pytest.mark.emulated
@@ -20,17 +36,26 @@ def test_event_has_the_return_addresses_of_its_callers(recorder: Recorder, workl
     if not Kernel().knows("BPF_FUNC_task_pt_regs"):
         pytest.skip("this kernel does not say where a call came from (Linux 5.15)")
     recording = recorder.command(workloads.path("nested_calls"))
-    (called,) = (step for step in recording.steps if isinstance(step, Step) and step.name == "called")
-    with recording.open() as capture:
-        (event,) = (
-            event
-            for event in capture.events()
-            if event.kind is EventKind.MPROTECT
-            and event.region
-            and event.region.start == called.fields["page"]
-        )
+    event, called = mprotect_of_step(recording, "called")
     assert event.stack[0] == event.caller
-    assert list(event.stack[1:3]) == called.fields["returns"]
+    assert list(event.stack[1:3]) == called["returns"]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="return addresses are in a register first")
+def test_caller_without_a_frame_pointer_does_not_hide_who_called_it(
+    recorder: Recorder, workloads: Workloads
+) -> None:
+    recording = recorder.command(workloads.path("nested_calls"))
+    event, called = mprotect_of_step(recording, "wrapped")
+    start, end = called["code"]
+    with recording.open() as capture:
+        wrapper, program = (capture.mapping_at(event.sequence, address) for address in event.stack[:2])
+    assert wrapper is not None
+    assert Path(wrapper.path or "").name.startswith("libc")
+    assert program is not None
+    assert program.path == str(workloads.path("nested_calls"))
+    assert start < event.stack[1] < end
+    assert list(event.stack[2:3]) == called["returns"]
 
 
 def test_page_on_the_stack_of_a_call_was_executed(recorder: Recorder, workloads: Workloads) -> None:

@@ -129,9 +129,9 @@ class RecordStream:
         """Append a run of missing pages of event ``cause``."""
         self.record(RecordType.MISSING, cause=cause, address=address, pages=pages, reason=reason, **fields)
 
-    def stack(self, cause: int, *frames: int) -> None:
-        """Append the stack at event ``cause``, innermost frame first."""
-        self.record(RecordType.STACK, cause=cause, count=len(frames), frames=frames)
+    def stack(self, cause: int, *frames: int, top: int = 0) -> None:
+        """Append the stack at event ``cause``, innermost frame first; ``top`` is the word on top of it."""
+        self.record(RecordType.STACK, cause=cause, address=top, count=len(frames), frames=frames)
 
     def flip(self, *seeds: int, address: int = BASE) -> int:
         """Append an mprotect and the pages it made executable; returns the event's sequence number."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_tracer.capture.mappings import _Backing, _Space
+from memory_tracer.capture.mappings import _Ranges
 from memory_tracer.capture.reader import Capture, open_capture
 from memory_tracer.model import EventKind, Region, Status
 from memory_tracer.wire.layout import PAGE_BYTES
@@ -130,6 +130,72 @@ def test_anonymous_memory_keeps_the_start_it_was_mapped_at(tmp_path: Path) -> No
         assert known(capture, BASE + PAGE_BYTES + 1)[1:] == [Region(BASE, 4 * PAGE_BYTES)] * 2
 
 
+def test_the_word_on_top_of_the_stack_is_a_frame_where_code_is_mapped(tmp_path: Path) -> None:
+    stream = RecordStream()
+    code, elsewhere = LIBRARY + 9, LIBRARY + SIZE
+
+    def called(top: int, *frames: int) -> None:
+        stream.stack(stream.event(), *frames, top=top)
+
+    called(code, 1, 2)
+    mapped(stream, EventKind.EXEC_MAPPING)
+    called(code, 1, 2)
+    called(code, 1)
+    called(code)
+    called(code, 1, code, 2)
+    called(elsewhere, 1, 2)
+    called(0, 1, 2)
+    stream.event(EventKind.MPROTECT, LIBRARY, protection=3, status=Status.SEVERAL_MAPPINGS)
+    called(code, 1, 2)
+    called(code + PAGE_BYTES, 1, 2)
+    stream.event(EventKind.MPROTECT, LIBRARY)
+    called(code, 1, 2)
+    stream.event(EventKind.MUNMAP, LIBRARY, 4)
+    called(code, 1, 2)
+
+    with reopened(tmp_path, stream) as capture:
+        stacks = [event.stack for event in capture.events() if event.stack]
+    before, *mapped_ones, gone = stacks
+    assert before == gone == (1, 2)
+    assert mapped_ones == [
+        (1, code, 2),
+        (1, code),
+        (1, code, 2),
+        (1, 2),
+        (1, 2),
+        (1, 2),
+        (1, code + PAGE_BYTES, 2),
+        (1, code, 2),
+    ]
+
+
+def test_the_top_of_the_stack_is_the_same_whichever_events_are_asked_for(tmp_path: Path) -> None:
+    stream = RecordStream()
+    mapped(stream, EventKind.EXEC_MAPPING)
+    for frame in range(1, 4):
+        stream.stack(stream.event(), frame, top=LIBRARY + 9)
+        stream.stack(stream.event(EventKind.LOOK, arguments=(0, 0, 0, PID + 1)), frame, top=LIBRARY + 9)
+
+    with reopened(tmp_path, stream) as capture:
+        every = list(capture.events())
+        # Two readers that take turns, and one who asks for other mappings in between.
+        taking_turns = []
+        for first, second in zip(capture.events(), capture.events(), strict=True):
+            assert capture.mapping_at(first.sequence, BASE) == capture.mapping_at(second.sequence, BASE)
+            taking_turns += [first, second]
+        later = list(capture.events(after=every[3].sequence))
+    assert taking_turns == [event for event in every for _ in range(2)]
+    assert later == every[4:]
+    assert [event.stack for event in every[1:]] == [
+        (1, LIBRARY + 9),
+        (1,),
+        (2, LIBRARY + 9),
+        (2,),
+        (3, LIBRARY + 9),
+        (3,),
+    ]
+
+
 def test_a_file_mapped_over_another_takes_its_place(tmp_path: Path) -> None:
     stream = RecordStream()
     mapped(stream)
@@ -146,13 +212,13 @@ RANGES = st.tuples(st.integers(0, 20), st.integers(1, 8), st.none() | st.integer
 
 @given(st.lists(RANGES, max_size=30))
 def test_of_overlapping_ranges_the_last_counts(ranges: list[tuple[int, int, int | None]]) -> None:
-    space = _Space()
+    named: _Ranges[int] = _Ranges()
     expected: dict[int, int | None] = {}
     for start, length, name in ranges:
-        space.put(start, start + length, None if name is None else _Backing(name, 0, 0, 0))
+        named.put(start, start + length, name)
         expected |= dict.fromkeys(range(start, start + length), name)
-    numbers = [space.find(address) for address in range(30)]
-    found = [space.backings[number].ordinal if number >= 0 else None for number in numbers]
+    numbers = [named.find(address) for address in range(30)]
+    found = [named.values[number] if number >= 0 else None for number in numbers]
     assert found == [expected.get(address) for address in range(30)]
 
 

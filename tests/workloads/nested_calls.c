@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
- * Makes one page executable at the end of three calls, whose return addresses it says:
+ * Makes a page executable at the end of three calls, whose return addresses it says:
  *
  *	{"step": "called", ..., "page": A, "returns": [INNERMOST, ...]}
+ *
+ * Then another by the C library's mprotect, which has no frame pointer, from code at [START, END):
+ *
+ *	{"step": "wrapped", ..., "page": A, "code": [START, END], "returns": [INNERMOST]}
  */
 #include "workload.h"
 
@@ -26,6 +30,15 @@ __attribute__((noinline)) static long innermost(void)
 	return result;
 }
 
+/* In a section of its own, so that the linker says where it starts and ends. */
+__attribute__((noinline, section("wrapped"))) static long through_the_library(void)
+{
+	returns[0] = (unsigned long)__builtin_return_address(0);
+	return mprotect(page, PAGE_BYTES, PROT_READ | PROT_EXEC);
+}
+
+extern const char __start_wrapped[], __stop_wrapped[];
+
 __attribute__((noinline)) static long middle(void)
 {
 	returns[1] = (unsigned long)__builtin_return_address(0);
@@ -40,5 +53,11 @@ int main(void)
 		fail("mprotect");
 	say("called", ", \"page\": %lu, \"returns\": [%lu, %lu]", (unsigned long)page, returns[0],
 	    returns[1]);
+	page = map(1, PROT_READ | PROT_WRITE);
+	page[0] = 1;
+	if (through_the_library() != 0)
+		fail("mprotect");
+	say("wrapped", ", \"page\": %lu, \"code\": [%lu, %lu], \"returns\": [%lu]", (unsigned long)page,
+	    (unsigned long)__start_wrapped, (unsigned long)__stop_wrapped, returns[0]);
 	return 0;
 }

@@ -162,7 +162,11 @@ struct repeat_record {
 	__u64 reserved[6];
 };
 
-/* The user stack of the thread that caused an event; header.cause is the event, header.address 0. */
+/*
+ * The user stack of the thread that caused an event; header.cause is the event. header.address is the
+ * word on top of the stack, 0 if it could not be read: the return address of a function without a frame
+ * pointer, which following these misses, or whatever else lies there.
+ */
 struct user_stack_record { /* the kernel has a stack_record of its own */
 	struct record_header header;
 	__u32 count; /* of frames that are valid */

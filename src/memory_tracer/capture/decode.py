@@ -34,6 +34,7 @@ from .format import NO_CONTENT
 from .index import Index
 from .numbering import Numbers
 from .relations import Relations
+from .stacks import Stacks
 from .texts import Texts
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -102,8 +103,8 @@ class Decoder:
             return None
         return self._texts.path(int(row["device"]), int(row["inode"]), int(row["ordinal"]))
 
-    def event(self, number: int) -> Event:
-        """Return event ``number`` of the relations."""
+    def event(self, number: int, stacks: Stacks | None = None) -> Event:
+        """Return event ``number`` of the relations; its stack only with ``stacks``, for it takes long."""
         row: Rows = self._relations.events[number]
         fields: dict[str, Any] = dict(zip(row.dtype.names or (), row.tolist(), strict=True))
         kind = EventKind(fields["kind"])
@@ -125,7 +126,7 @@ class Decoder:
             region=self._region(number, fields) if about_region else None,
             status=Status(fields["status"]),
             caller=fields["caller_ip"] or None,
-            stack=self._stack(number),
+            stack=stacks.of(number) if stacks else (),
             parent_pid=fields["parent_pid"] or None,
             uid=fields["uid"] if number < self._relations.recorded_count else None,
             namespace_pid=fields["namespace_pid"] or None,
@@ -187,14 +188,6 @@ class Decoder:
             fields["inode"],
             fields["file_offset"],
         )
-
-    def _stack(self, number: int) -> tuple[int, ...]:
-        record = self._relations.event_stack[number]
-        if record < 0:
-            return ()
-        row = self._relations.stacks[record]
-        # A count beyond the field is a lie; slicing stops at the field's end.
-        return tuple(row["frames"][: row["count"]].tolist())
 
     def _outcome(self, number: int, page_count: int) -> Outcome | None:
         reported = self._relations.event_outcome[number]

@@ -5,25 +5,31 @@ from __future__ import annotations
 import bisect
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..analyze.triggers import succeeded
-from ..model import REGION_KINDS, EventKind, Region, Status
+from ..model import REGION_KINDS, EventKind, Protection, Region, Status
 from .relations import Relations
 from .texts import Texts
 
 #: Kinds after which a range is mapped anew, whatever was there before.
 _MAPS = frozenset({EventKind.MMAP, EventKind.MREMAP, EventKind.SHMAT, EventKind.EXEC_MAPPING})
+#: Kinds that change how a range can be accessed, whatever is mapped there.
+_PROTECTS = frozenset({EventKind.MPROTECT, EventKind.PKEY_MPROTECT})
 #: Kinds that leave everything as it was, and one that says too little.
 _NO_CHANGE = frozenset({EventKind.MADVISE, EventKind.UNKNOWN})
 #: Kinds that begin or end an address space.
 _LIFE = (EventKind.FORK, EventKind.EXEC, EventKind.EXIT)
+#: Of several mappings the first one's backing is given, of an unknown one none.
+_VAGUE = Status.SEVERAL_MAPPINGS | Status.MAPPING_UNKNOWN
 #: Ranges that children have of their parents, in all at one time; beyond, nothing is known of them.
 _INHERITED_LIMIT = 1 << 22
 #: Rows turned into Python values at a time.
 _BLOCK = 1 << 14
+
+_Value = TypeVar("_Value")
 
 
 class _Step(NamedTuple):
@@ -41,6 +47,7 @@ class _Step(NamedTuple):
     device: int
     inode: int
     file_offset: int
+    protection: int
 
 
 class _Backing(NamedTuple):
@@ -56,32 +63,44 @@ class _Backing(NamedTuple):
         return self[1:] == other[1:] or not (self.device or other.device)
 
 
-class _Space:
-    """The ranges of one address space: sorted, none overlaps another."""
+class _Ranges(Generic[_Value]):
+    """Ranges of addresses, each with a value: sorted, none overlaps another."""
 
-    def __init__(self, parent: _Space | None = None) -> None:
-        self.starts: list[int] = parent.starts[:] if parent else []
-        self.ends: list[int] = parent.ends[:] if parent else []
-        self.backings: list[_Backing] = parent.backings[:] if parent else []
-        self.inherited = len(self.starts)
+    def __init__(self, other: _Ranges[_Value] | None = None) -> None:
+        self.starts: list[int] = other.starts[:] if other else []
+        self.ends: list[int] = other.ends[:] if other else []
+        self.values: list[_Value] = other.values[:] if other else []
 
     def find(self, address: int) -> int:
         """Return the number of the range that holds ``address``, or -1."""
         number = bisect.bisect_right(self.starts, address) - 1
         return number if number >= 0 and address < self.ends[number] else -1
 
-    def put(self, start: int, end: int, backing: _Backing | None) -> None:
+    def put(self, start: int, end: int, value: _Value | None) -> None:
         """Say what [start, end) is; None when it is nothing known."""
         first = bisect.bisect_right(self.ends, start)
         last = bisect.bisect_left(self.starts, end)
-        ranges = [] if backing is None else [(start, end, backing)]
+        ranges = [] if value is None else [(start, end, value)]
         if first < last and self.starts[first] < start:
-            ranges.insert(0, (self.starts[first], start, self.backings[first]))
+            ranges.insert(0, (self.starts[first], start, self.values[first]))
         if first < last and self.ends[last - 1] > end:
-            ranges.append((end, self.ends[last - 1], self.backings[last - 1]))
+            ranges.append((end, self.ends[last - 1], self.values[last - 1]))
         self.starts[first:last] = [start for start, _, _ in ranges]
         self.ends[first:last] = [end for _, end, _ in ranges]
-        self.backings[first:last] = [backing for _, _, backing in ranges]
+        self.values[first:last] = [value for _, _, value in ranges]
+
+
+class _Space:
+    """What is known of one address space: what is behind its ranges, and which can be executed."""
+
+    def __init__(self, parent: _Space | None = None) -> None:
+        self.backings: _Ranges[_Backing] = _Ranges(parent.backings if parent else None)
+        self.executable: _Ranges[bool] = _Ranges(parent.executable if parent else None)
+        self.inherited = self.size
+
+    @property
+    def size(self) -> int:
+        return len(self.backings.starts) + len(self.executable.starts)
 
 
 class Mappings:
@@ -99,6 +118,17 @@ class Mappings:
 
     def at(self, sequence: int, address: int) -> Region | None:
         """Return the mapping that held ``address`` in the process of the event numbered ``sequence``."""
+        space = self._space_at(sequence)
+        number = space.backings.find(address) if space else -1
+        return self._region(space.backings, number) if space and number >= 0 else None
+
+    def executable_at(self, sequence: int, address: int) -> bool:
+        """Return whether ``address`` lay in a known mapping that could be executed."""
+        space = self._space_at(sequence)
+        return space is not None and min(space.backings.find(address), space.executable.find(address)) >= 0
+
+    def _space_at(self, sequence: int) -> _Space | None:
+        """Return the address space of the process of an event, as it was before."""
         row = int(np.searchsorted(self._ordinals, np.uint64(sequence)))
         if row == len(self._ordinals) or self._ordinals[row] != sequence or self._relations.foreign[row]:
             return None
@@ -107,9 +137,7 @@ class Mappings:
         while self._next is not None and self._next.row < row:
             self._apply(self._next)
             self._done, self._next = self._next.row, next(self._steps, None)
-        space = self._spaces.get(int(self._relations.event_process[row]))
-        number = space.find(address) if space else -1
-        return self._region(space, number) if space and number >= 0 else None
+        return self._spaces.get(int(self._relations.event_process[row]))
 
     def _restart(self) -> _Step | None:
         """Forget everything, and return the first step."""
@@ -124,9 +152,8 @@ class Mappings:
         events = self._relations.events[: len(self._ordinals)]
         kinds, status = events["kind"], events["status"]
         known = np.isin(kinds, list(REGION_KINDS - _NO_CHANGE)) & succeeded(events)
-        # Of several mappings the first one's backing is given, of an unknown one none.
-        vague = (status & (Status.SEVERAL_MAPPINGS | Status.MAPPING_UNKNOWN)) != 0
-        known &= ~vague | np.isin(kinds, [*_MAPS, EventKind.MUNMAP])
+        vague = (status & _VAGUE) != 0
+        known &= ~vague | np.isin(kinds, [*_MAPS, *_PROTECTS, EventKind.MUNMAP])
         chosen = np.flatnonzero(known | np.isin(kinds, _LIFE))
         for start in range(0, len(chosen), _BLOCK):
             rows = chosen[start : start + _BLOCK]
@@ -141,26 +168,30 @@ class Mappings:
             parent = self._spaces.get(self._latest.get(step.parent_pid, -1))
             if step.kind == EventKind.FORK and parent and self._inherited < _INHERITED_LIMIT:
                 self._spaces[step.process] = _Space(parent)
-                self._inherited += len(parent.starts)
+                self._inherited += parent.size
         elif step.length:
             self._put(self._spaces[step.process], step)
 
     def _put(self, space: _Space, step: _Step) -> None:
-        end = step.address + step.length
+        end, backings = step.address + step.length, space.backings
+        can_execute = step.protection & Protection.EXEC and step.kind != EventKind.MUNMAP
+        space.executable.put(step.address, end, True if can_execute else None)
+        if step.kind in _PROTECTS and step.status & _VAGUE:
+            return
         if step.kind == EventKind.MUNMAP or step.status & Status.MAPPING_UNKNOWN:
-            space.put(step.address, end, None)
+            backings.put(step.address, end, None)
             return
         origin = step.file_offset - step.address if step.device else 0
         backing = _Backing(step.ordinal, step.device, step.inode if step.device else 0, origin)
         if step.kind not in _MAPS:
-            number = space.find(step.address)
-            if number >= 0 and end <= space.ends[number] and space.backings[number].continues(backing):
+            number = backings.find(step.address)
+            if number >= 0 and end <= backings.ends[number] and backings.values[number].continues(backing):
                 return
-        space.put(step.address, end, backing)
+        backings.put(step.address, end, backing)
 
-    def _region(self, space: _Space, number: int) -> Region:
-        start, backing = space.starts[number], space.backings[number]
-        length = space.ends[number] - start
+    def _region(self, backings: _Ranges[_Backing], number: int) -> Region:
+        start, backing = backings.starts[number], backings.values[number]
+        length = backings.ends[number] - start
         if not backing.device:
             return Region(start, length)
         path = self._texts.path(backing.device, backing.inode, backing.ordinal)

@@ -32,6 +32,7 @@ from .numbering import Numbers
 from .processes import list_processes
 from .relations import Relations
 from .scan import Scanner, open_regular
+from .stacks import Stacks
 from .texts import Texts
 
 
@@ -171,7 +172,8 @@ class Capture:
         state, count = self._state, self.relations.recorded_count
         chosen = Filters(**filters).accept_events(state.relations.events[:count], state.decoder.path)
         chosen &= ~state.relations.event_is_silent[:count]
-        return map(state.decoder.event, np.flatnonzero(chosen).tolist())
+        stacks = Stacks(state.relations, state.texts)
+        return (state.decoder.event(number, stacks) for number in np.flatnonzero(chosen).tolist())
 
     def pages(
         self, *, missing: bool = True, executed: bool = False, **filters: Unpack[FilterOptions]
