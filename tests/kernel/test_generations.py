@@ -106,7 +106,6 @@ def test_calls_that_change_nothing_are_counted_and_not_stored(recorder: Recorder
         assert capture.losses == ()
 
 
-@pytest.mark.emulated
 def test_exact_compares_every_page_of_every_call(recorder: Recorder) -> None:
     recording = recorder.workload("sparse", 64, 3, 29, SEED, options=["--exact"])
     with recording.open() as capture:
