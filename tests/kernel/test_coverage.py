@@ -197,7 +197,6 @@ EMULATED = {
     "rwx_ends killed",
     "flips 3",
     "mprotect_range hole",
-    "large_region sparse",
     "mremap move",
     "double_mapping unmap",
     "hugetlb flip",
