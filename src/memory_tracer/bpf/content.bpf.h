@@ -7,6 +7,33 @@
 #include "pagecache.bpf.h"
 #include "pagetable.bpf.h"
 
+/* A page is hashed in so many parts: one is all that the verifier walks through. */
+#define HASH_PARTS 8
+#define PART_WORDS (PAGE_BYTES / 8 / HASH_PARTS)
+
+/* Add part `part` of the scratch page to its hash. */
+__noinline int hash_part(__u64 part)
+{
+	struct page_job *job = this_job();
+	__u64 first, plain, swapped;
+
+	if (!job)
+		return 0;
+	first = part % HASH_PARTS * PART_WORDS;
+	plain = job->hash.lanes[0];
+	swapped = job->hash.lanes[1];
+#pragma clang loop unroll_count(8)
+	for (__u64 i = 0; i < PART_WORDS; i++) {
+		__u64 word = ((const __u64 *)job->scratch)[first + i];
+
+		plain += word * configured.hash_key[first + i];
+		swapped += __builtin_bswap64(word) * configured.hash_key[PAGE_BYTES / 8 + first + i];
+	}
+	job->hash.lanes[0] = plain;
+	job->hash.lanes[1] = swapped;
+	return 0;
+}
+
 /*
  * Two multilinear sums modulo 2^64 with independent keys. If the lowest differing bit of two pages
  * is bit v of its word, one sum misses the difference with probability 2^-(64-v) over the key: too
@@ -16,18 +43,11 @@
  */
 static __always_inline void hash_scratch(struct page_job *job)
 {
-	const __u64 *words = (const __u64 *)job->scratch;
-	__u64 plain = ~0ULL, swapped = 0; /* zero means "nothing known", so a page of zeros must not */
-
-#pragma clang loop unroll_count(8)
-	for (int i = 0; i < PAGE_BYTES / 8; i++) {
-		__u64 word = words[i];
-
-		plain += word * configured.hash_key[i];
-		swapped += __builtin_bswap64(word) * configured.hash_key[PAGE_BYTES / 8 + i];
-	}
-	job->hash.lanes[0] = plain;
-	job->hash.lanes[1] = swapped;
+	job->hash.lanes[0] = ~0ULL; /* zero means "nothing known", so a page of zeros must not */
+	job->hash.lanes[1] = 0;
+#pragma clang loop unroll(disable)
+	for (__u64 part = 0; part < HASH_PARTS; part++)
+		hash_part(part);
 }
 
 /* Which page of its file `address` is. May be "negative" for an address before the mapping. */

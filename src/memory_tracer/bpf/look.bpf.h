@@ -195,12 +195,12 @@ __noinline int choose_mapping(void)
 	return job->passing ? choose_pages() : CHOICE_LOOK;
 }
 
-/* How often the lock is looked at; some 5 microseconds in all. */
-#define LOCK_TRIES 256
+/* How often the lock is looked at, in loops of loops for the verifier; some 5 microseconds in all. */
+#define LOCK_TRIES 16
 #define WRITER_LOCKED 1 /* RWSEM_WRITER_LOCKED, kernel/locking/rwsem.c */
 
-/* Mappings are walked only while nobody changes them: give another thread time to be done. */
-__noinline int await_lock(void)
+/* Returns zero when nobody changes the mappings. */
+__noinline int is_locked(void)
 {
 	struct page_job *job = this_job();
 	struct mm_struct *mm;
@@ -211,9 +211,19 @@ __noinline int await_lock(void)
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < LOCK_TRIES; i++) {
 		if (!(BPF_CORE_READ(mm, mmap_lock.count.counter) & WRITER_LOCKED))
+			return 0;
+	}
+	return 1;
+}
+
+/* Mappings are walked only while nobody changes them: give another thread time to be done. */
+static __always_inline void await_lock(void)
+{
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (!is_locked())
 			break;
 	}
-	return 0;
 }
 
 /*

@@ -112,6 +112,21 @@ __noinline int find_in_tree(__u64 address)
 	return 0;
 }
 
+/* The same on kernels that have bpf_find_vma. Global, as the verifier would follow each call of it. */
+__noinline int find_with_lookup(__u64 address)
+{
+	struct page_job *job = this_job();
+	long error;
+
+	if (!job)
+		return 0;
+	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
+	error = bpf_find_vma(bpf_get_current_task_btf(), address, on_mapping, NULL, 0);
+	if (error && error != -ENOENT)
+		count(COUNTER_MAPPING_UNKNOWN, 1);
+	return 0;
+}
+
 /*
  * Make job->mapping the one at `address`, or `known` zero where there is none or it cannot be known.
  *
@@ -121,26 +136,10 @@ __noinline int find_in_tree(__u64 address)
  */
 static __always_inline void find_mapping(struct page_job *job, __u64 address, const enum loop_engine engine)
 {
-	long error;
-
-	if (engine == ENGINE_BOUNDED) {
+	if (engine == ENGINE_BOUNDED)
 		find_in_tree(address);
-		return;
-	}
-	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
-	error = bpf_find_vma(bpf_get_current_task_btf(), address, on_mapping, NULL, 0);
-	if (error && error != -ENOENT)
-		count(COUNTER_MAPPING_UNKNOWN, 1);
-}
-
-/* The same as a function that the verifier looks at once, for loops; find_in_tree is one already. */
-__noinline int find_with_lookup(__u64 address)
-{
-	struct page_job *job = this_job();
-
-	if (job)
-		find_mapping(job, address, ENGINE_CALLBACK);
-	return 0;
+	else
+		find_with_lookup(address);
 }
 
 /* Deeper or longer paths lose their head, and show it by not ending in an empty component. */

@@ -307,8 +307,11 @@ int sample__iterator(struct bpf_perf_event_data *ctx)
 
 /* ---- run once by user space after load, before anything is attached ------------------------ */
 
-/* Two levels of page tables to try per GiB, up to 4 TiB; the configuration says how far. */
-#define DIRECT_MAP_GUESSES 8192
+/* Guessing stops at 4 TiB; the configuration says how far it need go. */
+#define DIRECT_MAP_GIB 4096
+
+/* Guesses are tried in loops of loops: the verifier walks the turns of each only once. */
+#define GUESSES_TOGETHER 32
 
 /* The code of an executable starts within this many pages of its file. */
 #define CODE_START_PAGES 1024
@@ -323,6 +326,17 @@ __noinline int page_array_fits(__u64 inode_address, __u64 index, __u64 entry)
 		return 0;
 	page_array_base = base;
 	return 1;
+}
+
+/* The same for some pages from `first` on. */
+__noinline int page_array_fits_any(__u64 inode_address, __u64 first, __u64 entry)
+{
+#pragma clang loop unroll(disable)
+	for (__u64 i = 0; i < GUESSES_TOGETHER; i++) {
+		if (page_array_fits(inode_address, first + i, entry))
+			return 1;
+	}
+	return 0;
 }
 
 /*
@@ -343,10 +357,27 @@ static __always_inline void find_page_array(struct task_struct *task)
 	if (!read_entries(address & ~(GROUP_BYTES - 1ULL)))
 		return;
 #pragma clang loop unroll(disable)
-	for (__u64 index = 0; index < CODE_START_PAGES; index++) {
-		if (page_array_fits(inode, index, job->entries[address / PAGE_BYTES % GROUP_PAGES]))
+	for (__u64 first = 0; first < CODE_START_PAGES; first += GUESSES_TOGETHER) {
+		if (page_array_fits_any(inode, first, job->entries[address / PAGE_BYTES % GROUP_PAGES]))
 			break;
 	}
+}
+
+/* Try bases from `highest` down, with each of the two numbers of levels that page tables have. */
+__noinline int find_direct_map_below(__u64 highest, __u64 top)
+{
+#pragma clang loop unroll(disable)
+	for (__u64 i = 0; i < 2 * GUESSES_TOGETHER; i++) {
+		__u64 base = highest - i / 2 * GIB;
+		__u32 levels = i & 1 ? 5 : 4;
+
+		if (direct_map_is_at(base, levels, top)) {
+			page_table_levels = levels;
+			direct_map_base = base;
+			return 1;
+		}
+	}
+	return 0;
 }
 
 SEC("?raw_tp")
@@ -358,17 +389,9 @@ int find_direct_map(struct bpf_raw_tracepoint_args *ctx)
 	if (!configured.physical_mask)
 		return 0;
 #pragma clang loop unroll(disable)
-	for (__u64 i = 0; i < DIRECT_MAP_GUESSES; i++) {
-		__u64 base = (top & ~(GIB - 1)) - i / 2 * GIB;
-		__u32 levels = i & 1 ? 5 : 4;
-
-		if (i / 2 > configured.physical_gib)
+	for (__u64 gib = 0; gib < DIRECT_MAP_GIB && gib <= configured.physical_gib; gib += GUESSES_TOGETHER) {
+		if (find_direct_map_below((top & ~(GIB - 1)) - gib * GIB, top))
 			break;
-		if (direct_map_is_at(base, levels, top)) {
-			page_table_levels = levels;
-			direct_map_base = base;
-			break;
-		}
 	}
 	if (have_page_tables())
 		find_page_array(task);

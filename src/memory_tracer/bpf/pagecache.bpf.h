@@ -29,51 +29,56 @@ static __always_inline bool xa_is_node_entry(__u64 entry)
 	return (entry & 3) == 2 && entry > XA_INTERNAL_MAX;
 }
 
+/* Go from the node job->leaf_entry down to the next on the way to page `index`; zero: no further. */
+__noinline int descend(__u64 index, __u32 depth)
+{
+	struct page_job *job = this_job();
+	struct xa_node *node;
+	__u64 entry, slot;
+	__u8 shift;
+
+	if (!job || !xa_is_node_entry(job->leaf_entry))
+		return 0;
+	node = (void *)(job->leaf_entry - 2);
+	job->leaf_entry = 0;
+	shift = BPF_CORE_READ(node, shift);
+	if (shift > 57 || (!depth && index >> (shift + XA_SHIFT)))
+		return 0; /* beyond what the tree covers */
+	if (!shift) {
+		job->leaf = (__u64)node;
+		return 0;
+	}
+	job->leaf_shift = shift;
+	slot = (index >> shift) % XA_SLOTS;
+	bpf_core_read(&entry, sizeof(entry), &node->slots[slot]);
+	if (xa_is_sibling(entry)) {
+		job->leaf_offset = (slot - (entry >> 2)) << shift;
+		bpf_core_read(&entry, sizeof(entry), &node->slots[(entry >> 2) % XA_SLOTS]);
+	}
+	job->leaf_entry = entry;
+	return 1;
+}
+
 /*
- * Descend to the leaf node for page `index` of the file behind `inode_address`. Sets job->leaf to
- * its address, or to 0 with job->leaf_entry saying what covers all of it: 0 for a hole, else a
- * folio larger than a leaf, which begins job->leaf_offset pages before what a leaf would cover.
+ * Find the leaf node for page `index` of the file behind `inode_address`. Sets job->leaf to its
+ * address, or to 0 with job->leaf_entry saying what covers all of it: 0 for a hole, else a folio
+ * larger than a leaf, which begins job->leaf_offset pages before what a leaf would cover.
  */
-__noinline int find_leaf(__u64 inode_address, __u64 index)
+static __always_inline void find_leaf(struct page_job *job, __u64 inode_address, __u64 index)
 {
 	struct inode *inode = (void *)inode_address;
-	struct page_job *job = this_job();
-	__u64 entry, slot;
 
-	if (!job)
-		return 0;
-	entry = (__u64)BPF_CORE_READ(inode, i_mapping, i_pages.xa_head);
 	job->leaf = 0;
-	job->leaf_entry = 0;
+	job->leaf_entry = (__u64)BPF_CORE_READ(inode, i_mapping, i_pages.xa_head);
 	job->leaf_shift = 0;
 	job->leaf_offset = 0;
-	if (!xa_is_node_entry(entry) && index)
-		return 0; /* a lone entry is page 0 */
+	if (!xa_is_node_entry(job->leaf_entry) && index)
+		job->leaf_entry = 0; /* a lone entry is page 0 */
 #pragma clang loop unroll(disable)
-	for (int depth = 0; depth < XA_MAX_DEPTH; depth++) {
-		struct xa_node *node = (void *)(entry - 2);
-		__u8 shift;
-
-		if (!xa_is_node_entry(entry)) {
-			job->leaf_entry = entry;
-			return 0;
-		}
-		shift = BPF_CORE_READ(node, shift);
-		if (shift > 57 || (!depth && index >> (shift + XA_SHIFT)))
-			return 0; /* beyond what the tree covers */
-		if (!shift) {
-			job->leaf = (__u64)node;
-			return 0;
-		}
-		job->leaf_shift = shift;
-		slot = (index >> shift) % XA_SLOTS;
-		bpf_core_read(&entry, sizeof(entry), &node->slots[slot]);
-		if (xa_is_sibling(entry)) {
-			job->leaf_offset = (slot - (entry >> 2)) << shift;
-			bpf_core_read(&entry, sizeof(entry), &node->slots[(entry >> 2) % XA_SLOTS]);
-		}
+	for (__u32 depth = 0; depth < XA_MAX_DEPTH; depth++) {
+		if (!descend(index, depth))
+			break;
 	}
-	return 0;
 }
 
 /* The slot of page `index`: a folio, a sibling of one, a swap entry, or 0 for a hole. */
@@ -82,7 +87,7 @@ static __always_inline __u64 read_slot(struct page_job *job, __u64 inode_address
 	struct xa_node *node;
 	__u64 entry;
 
-	find_leaf(inode_address, index);
+	find_leaf(job, inode_address, index);
 	entry = job->leaf_entry;
 	if (job->leaf) {
 		node = (void *)job->leaf;
@@ -149,6 +154,27 @@ __noinline int read_cached_page(__u64 inode_address, __u64 index)
 	return find_cached_page(inode_address, index) == job->cached_page ? 0 : -1;
 }
 
+/* Note in job->cached whether page `first` + `i` of the file is in memory; to be asked one after the other. */
+__noinline int note_cached_page(__u64 inode_address, __u64 first, __u32 i)
+{
+	__u64 index = first + i, entry;
+	struct page_job *job = this_job();
+
+	if (!job)
+		return 0;
+	if (!i || index % XA_SLOTS == 0 || index == 1) /* a lone entry ends there */
+		find_leaf(job, inode_address, index);
+	entry = job->leaf_entry;
+	if (job->leaf) {
+		struct xa_node *node = (void *)job->leaf;
+
+		bpf_core_read(&entry, sizeof(entry), &node->slots[index % XA_SLOTS]);
+	}
+	if (entry)
+		job->cached |= 1ULL << i;
+	return 0;
+}
+
 /*
  * Set job->cached: a bit for each of the 64 pages from page `first` of the file on, in memory or
  * not. `first` may be "negative" where a group starts before its mapping.
@@ -161,20 +187,8 @@ __noinline int find_cached_pages(__u64 inode_address, __u64 first)
 		return 0;
 	job->cached = 0;
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < GROUP_PAGES; i++) {
-		__u64 index = first + i, entry;
-
-		if (!i || index % XA_SLOTS == 0 || index == 1) /* a lone entry ends there */
-			find_leaf(inode_address, index);
-		entry = job->leaf_entry;
-		if (job->leaf) {
-			struct xa_node *node = (void *)job->leaf;
-
-			bpf_core_read(&entry, sizeof(entry), &node->slots[index % XA_SLOTS]);
-		}
-		if (entry)
-			job->cached |= 1ULL << i;
-	}
+	for (__u32 i = 0; i < GROUP_PAGES; i++)
+		note_cached_page(inode_address, first, i);
 	return 0;
 }
 

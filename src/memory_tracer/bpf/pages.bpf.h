@@ -58,6 +58,14 @@ static __always_inline void enter_mapping(struct page_job *job, const enum loop_
 		job->mapping.end = job->end; /* a hole (another thread unmaps), or not to be known */
 }
 
+/* Without a branch, which the verifier would follow both ways at each turn of a loop. */
+static __always_inline __u64 is_nonzero(__u64 value)
+{
+	value |= -value;
+	barrier_var(value);
+	return value >> 63;
+}
+
 /*
  * Set job->untouched: a bit for each page of the current group that nobody used since it was last
  * compared. Ruby's YJIT flips 128 MiB, all of it present, for a few bytes; reading it all takes
@@ -80,6 +88,7 @@ __noinline int find_untouched_pages(void)
 	struct region_key key = {};
 	struct group_hashes *hashes;
 	struct trace_target *target;
+	__u64 untouched = 0;
 
 	if (!job)
 		return 0;
@@ -97,10 +106,11 @@ __noinline int find_untouched_pages(void)
 	}
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < GROUP_PAGES; i++) {
-		if ((job->entries[i] & (ENTRY_PRESENT | ENTRY_ACCESSED)) == ENTRY_PRESENT &&
-		    hashes->pages[i].lanes[0])
-			job->untouched |= 1ULL << i;
+		__u64 used = (job->entries[i] & (ENTRY_PRESENT | ENTRY_ACCESSED)) ^ ENTRY_PRESENT;
+
+		untouched |= (is_nonzero(hashes->pages[i].lanes[0]) & ~is_nonzero(used)) << i;
 	}
+	job->untouched = untouched;
 	return 0;
 }
 
