@@ -183,6 +183,20 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 		target->flags |= TARGET_COMPARES_MUCH;
 }
 
+/* Move job->cursor past its mapping, if that is executable; returns false where there is no more to do. */
+static __always_inline bool pass_executable(struct page_job *job, const enum loop_engine engine)
+{
+	if (job->cursor >= job->end)
+		return false;
+	find_mapping(job, job->cursor, engine);
+	if (!job->mapping.known || !(job->mapping.flags & VM_EXEC)) {
+		job->end = job->cursor;
+		return false;
+	}
+	job->cursor = job->mapping.end;
+	return true;
+}
+
 /*
  * An mprotect that fails has changed all mappings before the one it failed at. Returns where the
  * executable ones from `start` on end, at the latest at `end`.
@@ -190,20 +204,25 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 static __always_inline __u64 end_of_executable(struct page_job *job, __u64 start, __u64 end,
 					       const enum loop_engine engine)
 {
+	job->cursor = start;
+	job->end = end;
+	if (engine == ENGINE_ITERATOR) {
+		bpf_repeat(PARTIAL_MAPPINGS)
+		{
+			if (!pass_executable(job, engine))
+				break;
+		}
+	} else {
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < PARTIAL_MAPPINGS && start < end; i++) {
-		if (engine == ENGINE_BOUNDED)
-			find_in_tree(start);
-		else
-			find_with_lookup(start);
-		if (!job->mapping.known || !(job->mapping.flags & VM_EXEC))
-			return start;
-		start = job->mapping.end;
+		for (int i = 0; i < PARTIAL_MAPPINGS; i++) {
+			if (!pass_executable(job, engine))
+				break;
+		}
 	}
-	if (start >= end)
-		return end;
+	if (job->cursor >= job->end)
+		return job->end;
 	count(COUNTER_UNLISTED, 1);
-	return start;
+	return job->cursor;
 }
 
 /*
