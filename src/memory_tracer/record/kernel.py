@@ -15,6 +15,8 @@ from pathlib import Path
 from ..errors import PrivilegeError, UnsupportedError
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
+#: ``hdr_len``, ``str_off`` and ``str_len`` of ``struct btf_header``.
+_BTF_HEADER = struct.Struct("<4xI8xII")
 TRACEFS_PATHS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
 # The mount API of Linux 5.2 has no glibc wrappers before 2.36; numbers are the same on every
@@ -72,7 +74,13 @@ class Kernel:
 
     def knows(self, name: str) -> bool:
         """Whether a function, type or enumerator of that name is in the kernel's BTF."""
-        return b"\0" + name.encode() + b"\0" in self.btf
+        return b"\0" + name.encode() + b"\0" in self._names
+
+    @cached_property
+    def _names(self) -> bytes:
+        """All names in the BTF: its string section, as its header says (linux/btf.h)."""
+        header_bytes, offset, length = _BTF_HEADER.unpack_from(self.btf)
+        return self.btf[header_bytes + offset :][:length]
 
     @cached_property
     def page_loop(self) -> str:

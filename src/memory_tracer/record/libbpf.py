@@ -7,10 +7,13 @@ against it. Source of the prototypes: libbpf 1.1, ``bpf/libbpf.h``, ``bpf/bpf.h`
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
@@ -99,6 +102,15 @@ class Library:
             self._log.append(line)
             self._log_bytes += len(line)
         return length
+
+    @contextlib.contextmanager
+    def silenced(self) -> Iterator[None]:
+        """Keep no log: libbpf says some thousand lines at a load, and each is a call back to here."""
+        self._functions.libbpf_set_print(_PRINT_CALLBACK())
+        try:
+            yield
+        finally:
+            self._functions.libbpf_set_print(self._callback)
 
     @property
     def version(self) -> str:
@@ -255,9 +267,12 @@ class Object:
                 return offset
         raise LoadError(_MISMATCH)
 
-    def load(self) -> None:
-        """Verify and load the selected programs and all maps."""
-        result = self.library.call("bpf_object__load", self._handle)
+    def load(self, meanwhile: Callable[[], None] | None = None) -> None:
+        """Verify and load the selected programs and all maps.
+
+        That is the kernel's work; ``meanwhile`` is done at the same time.
+        """
+        result = self._load() if meanwhile is None else self._load_beside(meanwhile)
         if result == 0:
             return
         number = -result
@@ -273,6 +288,22 @@ class Object:
             "run again with --verbose for the verifier's reason",
             detail=self.library.log,
         )
+
+    def _load(self) -> int:
+        return self.library.call("bpf_object__load", self._handle)
+
+    def _load_beside(self, meanwhile: Callable[[], None]) -> int:
+        results: list[int] = []
+        thread = threading.Thread(target=lambda: results.append(self._load()))
+        thread.start()
+        try:
+            meanwhile()
+        finally:
+            # Nobody may free the object before that: a signal waits.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            thread.join()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return results[0]
 
     def fill_program_array(self, array: str, name: str) -> None:
         """Put program ``name`` into slot 0 of a map of programs, for tail calls."""

@@ -11,6 +11,7 @@ import ctypes
 import os
 import resource
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -77,8 +78,18 @@ _ADVICE_PASS: Final = 0x7061
 class Program:
     """The kernel program, loaded and configured; attach it, tell it whom to trace, read its counters."""
 
-    def __init__(self, settings: Settings, kernel: Kernel, library: Library | None = None) -> None:
-        """Load. Raises UnsupportedError, PrivilegeError or LoadError, each with one sentence."""
+    def __init__(
+        self,
+        settings: Settings,
+        kernel: Kernel,
+        library: Library | None = None,
+        *,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
+        """Load. Raises UnsupportedError, PrivilegeError or LoadError, each with one sentence.
+
+        What the caller wants done anyway, ``meanwhile``, is done while the kernel verifies.
+        """
         if not OBJECT_PATH.exists():
             raise UnsupportedError(
                 "this installation has no compiled BPF program; "
@@ -92,22 +103,24 @@ class Program:
         kernel.btf  # noqa: B018 - without BTF nothing loads: say so before libbpf does
         self.page_loop = settings.page_loop or kernel.page_loop
         self.looks_last = self.page_loop == "iterator" and kernel.knows("bpf_iter_task_vma_new")
-        looks_at_others = self.looks_last and kernel.knows("bpf_task_from_pid")
-        try:
-            self._load(looks_at_others=looks_at_others)
-        except LoadError:
-            if not looks_at_others:
-                raise
+        choices = [False]
+        if self.looks_last and kernel.knows("bpf_task_from_pid"):
             # Before Linux 6.12 tracepoints may not use that function, which BTF does not tell.
-            self._load(looks_at_others=False)
+            choices.insert(0, True)
+        with self.library.silenced():
+            for looks_at_others in choices:
+                with contextlib.suppress(LoadError, PrivilegeError):
+                    self._load(looks_at_others=looks_at_others, meanwhile=meanwhile)
+                    return
+        self._load(looks_at_others=False)  # once more, to hear why not
 
-    def _load(self, *, looks_at_others: bool) -> None:
+    def _load(self, *, looks_at_others: bool, meanwhile: Callable[[], None] | None = None) -> None:
         self.looks_at_others = looks_at_others
         self._object = Object(self.library, OBJECT_PATH)
         try:
             self._programs = self._select()
             self._configure()
-            self._object.load()
+            self._object.load(meanwhile)
             self.walks_page_tables = self._find_direct_map()
             if self.looks_last:
                 self._object.fill_program_array("look_program", "look__iterator")

@@ -11,16 +11,23 @@ import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ..errors import TargetError
 from . import process
 from .kernel import Kernel
 from .launch import LaunchedProcess, User
 from .loader import Program
-from .metadata import capture_metadata
-from .recorder import EndReason, Observer, Recorder
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from .recorder import EndReason, Observer
+
+
+def _import_the_rest() -> None:
+    """Import what only a recording that runs needs: NumPy takes as long as the kernel does to verify."""
+    from ..capture import writer  # noqa: F401
+    from . import metadata, recorder  # noqa: F401
 
 
 class Session:
@@ -55,15 +62,16 @@ class Session:
             if pids:  # the sampler needs two files for each of their threads
                 limits = process.raise_file_limit()
                 stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
-            self._program = Program(settings, Kernel())
-            stack.callback(self._program.close)
-            self._program.attach()  # to nobody yet; what fails, fails before a file is made
             self.command: LaunchedProcess | None = None
-            if command is not None:
+            if command is not None:  # forked now, while we are small and alone
                 self.command = LaunchedProcess(command, user=user, environment=environment)
                 stack.callback(self.command.abandon)
-            # NumPy comes in here, after the fork: the waiting child stays small.
+            self._program = Program(settings, Kernel(), meanwhile=_import_the_rest)
+            stack.callback(self._program.close)
+            self._program.attach()  # to nobody yet; what fails, fails before a file is made
             from ..capture.writer import CaptureWriter
+            from .metadata import capture_metadata
+            from .recorder import Recorder
 
             self._writer = CaptureWriter(
                 output,

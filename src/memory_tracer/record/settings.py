@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 import time
 from dataclasses import dataclass, field
@@ -155,7 +154,7 @@ class Settings:
             recently(0),
             self.files_since_ns,
             (self.comm or "").encode(),
-            *struct.unpack(f"<{_HASH_KEY_WORDS}Q", secrets.token_bytes(8 * _HASH_KEY_WORDS)),
+            *struct.unpack(f"<{_HASH_KEY_WORDS}Q", os.urandom(8 * _HASH_KEY_WORDS)),
         )
 
     def describe(self) -> dict[str, object]:
