@@ -47,6 +47,7 @@ class Kernel:
     def __init__(self) -> None:
         """Ask nothing yet."""
         self._libc = ctypes.CDLL(None, use_errno=True)
+        self._tracepoint_ids: dict[tuple[str, str], int] = {}
 
     def check_pid_namespace(self) -> None:
         """Raise UnsupportedError inside a PID namespace, where our PIDs are not the kernel's."""
@@ -155,15 +156,18 @@ class Kernel:
 
     def tracepoint_id(self, category: str, name: str) -> int:
         """The number of a tracepoint; raises UnsupportedError when this kernel lacks it."""
-        try:
-            with open(
-                f"events/{category}/{name}/id", opener=lambda p, f: os.open(p, f, dir_fd=self.tracefs)
-            ) as file:
-                return int(file.read())
-        except OSError as error:
-            raise UnsupportedError(
-                f"this kernel has no tracepoint {category}:{name}", detail=str(error)
-            ) from error
+        if (category, name) not in self._tracepoint_ids:
+            try:
+                descriptor = os.open(
+                    f"events/{category}/{name}/id", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.tracefs
+                )
+                with os.fdopen(descriptor) as file:
+                    self._tracepoint_ids[category, name] = int(file.read())
+            except OSError as error:
+                raise UnsupportedError(
+                    f"this kernel has no tracepoint {category}:{name}", detail=str(error)
+                ) from error
+        return self._tracepoint_ids[category, name]
 
     def open_tracepoint(self, category: str, name: str) -> int:
         """Open a perf event on a tracepoint (perf_event_open(2)); returns the descriptor."""

@@ -11,11 +11,12 @@ import ctypes
 import os
 import resource
 import struct
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from ..errors import LoadError, PrivilegeError, UnsupportedError
+from ..errors import Error, LoadError, PrivilegeError, UnsupportedError
 from ..wire.layout import COUNTERS
 from .kernel import Kernel
 from .libbpf import BPF_EXIST, Library, Map, Object
@@ -61,6 +62,9 @@ _OPTIONAL: Final = ("submit_request__iterator", "before_lock__iterator")
 #: ``struct bpf_raw_tracepoint_args`` with twelve arguments, none of which is looked at.
 _RAW_TRACEPOINT_CONTEXT: Final = bytes(12 * 8)
 
+#: One of those attached, and a rare one.
+_WARM_TRACEPOINT: Final = ("syscalls", "sys_enter_mremap")
+
 #: What is needed for everything else is not spent on samplers (two files for each thread).
 _RESERVED_FILES: Final = 24
 
@@ -98,6 +102,7 @@ class Program:
         self.settings = settings
         self._kernel = kernel
         self._libc = ctypes.CDLL(None)
+        self._warm: list[int] = []
         self.library = library or Library()
         kernel.check_pid_namespace()
         kernel.btf  # noqa: B018 - without BTF nothing loads: say so before libbpf does
@@ -107,12 +112,36 @@ class Program:
         if self.looks_last and kernel.knows("bpf_task_from_pid"):
             # Before Linux 6.12 tracepoints may not use that function, which BTF does not tell.
             choices.insert(0, True)
-        with self.library.silenced():
+        with self._warming_up(), self.library.silenced():
             for looks_at_others in choices:
                 with contextlib.suppress(LoadError, PrivilegeError):
                     self._load(looks_at_others=looks_at_others, meanwhile=meanwhile)
                     return
         self._load(looks_at_others=False)  # once more, to hear why not
+
+    @contextlib.contextmanager
+    def _warming_up(self) -> Iterator[None]:
+        """Open a tracepoint and a sampler at the same time, and keep them open.
+
+        The kernel waits some ten milliseconds for all CPUs at the first of each, not at the others.
+        """
+        try:
+            self._kernel.tracepoint_id(*_WARM_TRACEPOINT)
+        except Error:  # attach will say so
+            yield
+            return
+        thread = threading.Thread(target=self._warm_up)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
+
+    def _warm_up(self) -> None:
+        with contextlib.suppress(Error):
+            self._warm.append(self._kernel.open_tracepoint(*_WARM_TRACEPOINT))
+        with contextlib.suppress(OSError):
+            self._warm.append(self._kernel.open_sampler(threading.get_native_id(), 1))
 
     def _load(self, *, looks_at_others: bool, meanwhile: Callable[[], None] | None = None) -> None:
         self.looks_at_others = looks_at_others
@@ -302,3 +331,5 @@ class Program:
     def close(self) -> None:
         """Detach and free everything. May be called twice."""
         self._object.close()
+        while self._warm:
+            os.close(self._warm.pop())
