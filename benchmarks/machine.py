@@ -8,8 +8,8 @@ import re
 import subprocess
 from pathlib import Path
 
-from memory_tracer.record.metadata import tool_version
 from memory_tracer.terminal import clean
+from memory_tracer.version import VERSION
 
 
 def describe(directory: Path) -> dict[str, str]:
@@ -19,7 +19,7 @@ def describe(directory: Path) -> dict[str, str]:
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / (1 << 30):.0f} GiB",
         "kernel": f"Linux {platform.release()}, {platform.machine()}",
         "captures on": _lines(["df", "--output=fstype", str(directory)])[-1],
-        "memory-tracer": tool_version(),
+        "memory-tracer": VERSION,
         "Python": platform.python_version(),
         "strace": _lines(["strace", "--version"])[0].rpartition(" ")[2],
     }

@@ -17,7 +17,7 @@ PACKAGE = Path(memory_tracer.__path__[0])
 #: What each part may import from; nothing else. ("" is the modules at the top.)
 ALLOWED = {
     "wire": {"wire", "errors", "model"},
-    "record": {"record", "wire", "capture", "errors", "model"},
+    "record": {"record", "wire", "capture", "errors", "model", "version"},
     "capture": {"capture", "analyze", "wire", "errors", "model"},
     "analyze": {"analyze", "capture", "errors", "model"},
     # Views may share: the JSON objects are export's, a region's images are show's.
@@ -27,6 +27,7 @@ ALLOWED = {
     "bpf": {"bpf"},
     "model": set(),
     "errors": set(),
+    "version": set(),
     "terminal": {"errors"},
 }
 

@@ -7,6 +7,7 @@ wrong command line, 130 after Ctrl-C. ``run`` passes on the status of the comman
 from __future__ import annotations
 
 import difflib
+import gc
 import importlib
 import io
 import os
@@ -18,6 +19,7 @@ import click
 
 from ..errors import Error
 from ..terminal import clean
+from ..version import VERSION
 from .notice import note
 
 
@@ -104,9 +106,7 @@ class LazyGroup(click.Group):
 
 def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from ..record.metadata import tool_version
-
-        click.echo(f"memory-tracer {tool_version()}")
+        click.echo(f"memory-tracer {VERSION}")
         ctx.exit()
 
 
@@ -163,4 +163,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = "" if error.filename is None else f"{error.filename}: "
         note(f"{where}{error.strerror}")
         return 1
+    if arguments is None:
+        gc.freeze()  # the interpreter ends now, and need not look through all objects for garbage first
     return status if isinstance(status, int) else 0

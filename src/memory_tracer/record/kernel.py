@@ -62,10 +62,13 @@ class Kernel:
             )
 
     @cached_property
-    def btf(self) -> bytes:
-        """The kernel's type information; raises UnsupportedError when there is none."""
+    def names(self) -> bytes:
+        """All names in the kernel's type information (BTF); raises UnsupportedError when there is none."""
         try:
-            return BTF_PATH.read_bytes()
+            with BTF_PATH.open("rb") as file:
+                header_bytes, offset, length = _BTF_HEADER.unpack(file.read(_BTF_HEADER.size))
+                file.seek(header_bytes + offset)
+                return file.read(length)
         except OSError as error:
             raise UnsupportedError(
                 f"this kernel has no type information at {BTF_PATH}; "
@@ -75,13 +78,7 @@ class Kernel:
 
     def knows(self, name: str) -> bool:
         """Whether a function, type or enumerator of that name is in the kernel's BTF."""
-        return b"\0" + name.encode() + b"\0" in self._names
-
-    @cached_property
-    def _names(self) -> bytes:
-        """All names in the BTF: its string section, as its header says (linux/btf.h)."""
-        header_bytes, offset, length = _BTF_HEADER.unpack_from(self.btf)
-        return self.btf[header_bytes + offset :][:length]
+        return b"\0" + name.encode() + b"\0" in self.names
 
     @cached_property
     def page_loop(self) -> str:

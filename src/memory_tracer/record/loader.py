@@ -105,7 +105,7 @@ class Program:
         self._warm: list[int] = []
         self.library = library or Library()
         kernel.check_pid_namespace()
-        kernel.btf  # noqa: B018 - without BTF nothing loads: say so before libbpf does
+        kernel.names  # noqa: B018 - without BTF nothing loads: say so before libbpf does
         self.page_loop = settings.page_loop or kernel.page_loop
         self.looks_last = self.page_loop == "iterator" and kernel.knows("bpf_iter_task_vma_new")
         choices = [False]

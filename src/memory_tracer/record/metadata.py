@@ -5,26 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ..version import VERSION
 from .loader import Program
-
-
-def tool_version() -> str:
-    """The installed version of memory-tracer."""
-    try:
-        return version("memory-tracer")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def capture_metadata(program: Program, command: Sequence[str] | None, pids: Sequence[int]) -> dict[str, Any]:
     """Describe a recording that is about to start."""
     system = os.uname()
     return {
-        "tool": {"name": "memory-tracer", "version": tool_version()},
+        "tool": {"name": "memory-tracer", "version": VERSION},
         "created_ns": time.time_ns(),
         "clock": _clock(),
         "host": {
