@@ -148,6 +148,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ``arguments`` defaults to those of the process. A verb's integer return value is the status.
     """
     _open_closed_streams()
+    if "OPENBLAS_NUM_THREADS" not in os.environ:
+        # NumPy's linear algebra, unused here, would start a thread for each CPU, and they spin.
+        # Not by os.environ, which is what a command that is recorded gets.
+        os.putenv("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A locale that cannot spell a character must not end a listing.
