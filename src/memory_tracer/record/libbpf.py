@@ -44,6 +44,8 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "bpf_link__destroy": (c_int, [c_void_p]),
     "bpf_map__fd": (c_int, [c_void_p]),
     "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
+    "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
+    "bpf_map_create": (c_int, [c_int, c_char_p, c_uint32, c_uint32, c_uint32, c_void_p]),
     "bpf_map__initial_value": (c_void_p, [c_void_p, POINTER(c_size_t)]),
     "bpf_map__value_size": (c_uint32, [c_void_p]),
     "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
@@ -58,6 +60,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
 }
 
 BTF_KIND_DATASEC = 15
+_BPF_MAP_TYPE_RINGBUF = 27
 
 _MISMATCH = "the BPF object and this version of memory-tracer do not belong together; reinstall it"
 
@@ -137,6 +140,11 @@ class Library:
         address: int = result
         return address
 
+    def create_ring(self, name: str, size: int) -> int | None:
+        """Create a ring buffer for an object's map of that name; None when the kernel refuses."""
+        descriptor = self.call("bpf_map_create", _BPF_MAP_TYPE_RINGBUF, name.encode(), 0, 0, size, None)
+        return descriptor if descriptor >= 0 else None
+
     def text(self, name: str, *arguments: object) -> str:
         """Call a function that returns a C string."""
         result: bytes = getattr(self._functions, name)(*arguments)
@@ -164,6 +172,10 @@ class Map:
     def set_max_entries(self, entries: int) -> None:
         """Resize before load."""
         _check(self._library.call("bpf_map__set_max_entries", self._handle, entries), "resize a map")
+
+    def use(self, descriptor: int) -> None:
+        """Take a map that exists, instead of creating one at load; the descriptor stays the caller's."""
+        _check(self._library.call("bpf_map__reuse_fd", self._handle, descriptor), "use a map")
 
     def write_initial(self, offset: int, data: bytes) -> None:
         """Write into a data section's map (``.rodata``) before load."""

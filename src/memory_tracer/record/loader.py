@@ -11,13 +11,13 @@ import ctypes
 import os
 import resource
 import struct
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from ..errors import Error, LoadError, PrivilegeError, UnsupportedError
+from ..errors import LoadError, PrivilegeError, UnsupportedError
 from ..wire.layout import COUNTERS
+from .ahead import Ahead
 from .kernel import Kernel
 from .libbpf import BPF_EXIST, Library, Map, Object
 from .process import has_ended
@@ -62,9 +62,6 @@ _OPTIONAL: Final = ("submit_request__iterator", "before_lock__iterator")
 #: ``struct bpf_raw_tracepoint_args`` with twelve arguments, none of which is looked at.
 _RAW_TRACEPOINT_CONTEXT: Final = bytes(12 * 8)
 
-#: One of those attached, and a rare one.
-_WARM_TRACEPOINT: Final = ("syscalls", "sys_enter_mremap")
-
 #: What is needed for everything else is not spent on samplers (two files for each thread).
 _RESERVED_FILES: Final = 24
 
@@ -102,46 +99,26 @@ class Program:
         self.settings = settings
         self._kernel = kernel
         self._libc = ctypes.CDLL(None)
-        self._warm: list[int] = []
         self.library = library or Library()
         kernel.check_pid_namespace()
         kernel.names  # noqa: B018 - without BTF nothing loads: say so before libbpf does
+        self._ahead = Ahead(self.library, kernel, settings.ring_bytes)
         self.page_loop = settings.page_loop or kernel.page_loop
         self.looks_last = self.page_loop == "iterator" and kernel.knows("bpf_iter_task_vma_new")
         choices = [False]
         if self.looks_last and kernel.knows("bpf_task_from_pid"):
             # Before Linux 6.12 tracepoints may not use that function, which BTF does not tell.
             choices.insert(0, True)
-        with self._warming_up(), self.library.silenced():
-            for looks_at_others in choices:
-                with contextlib.suppress(LoadError, PrivilegeError):
-                    self._load(looks_at_others=looks_at_others, meanwhile=meanwhile)
-                    return
-        self._load(looks_at_others=False)  # once more, to hear why not
-
-    @contextlib.contextmanager
-    def _warming_up(self) -> Iterator[None]:
-        """Open a tracepoint and a sampler at the same time, and keep them open.
-
-        The kernel waits some ten milliseconds for all CPUs at the first of each, not at the others.
-        """
         try:
-            self._kernel.tracepoint_id(*_WARM_TRACEPOINT)
-        except Error:  # attach will say so
-            yield
-            return
-        thread = threading.Thread(target=self._warm_up)
-        thread.start()
-        try:
-            yield
-        finally:
-            thread.join()
-
-    def _warm_up(self) -> None:
-        with contextlib.suppress(Error):
-            self._warm.append(self._kernel.open_tracepoint(*_WARM_TRACEPOINT))
-        with contextlib.suppress(OSError):
-            self._warm.append(self._kernel.open_sampler(threading.get_native_id(), 1))
+            with self.library.silenced():
+                for looks_at_others in choices:
+                    with contextlib.suppress(LoadError, PrivilegeError):
+                        self._load(looks_at_others=looks_at_others, meanwhile=meanwhile)
+                        return
+            self._load(looks_at_others=False)  # once more, to hear why not
+        except BaseException:
+            self._ahead.close()
+            raise
 
     def _load(self, *, looks_at_others: bool, meanwhile: Callable[[], None] | None = None) -> None:
         self.looks_at_others = looks_at_others
@@ -185,7 +162,11 @@ class Program:
         )
         offset = self._object.variable_offset(".rodata", "configured")
         self._object.map(".rodata").write_initial(offset, configuration)
-        self._object.map("events").set_max_entries(self.settings.ring_bytes)
+        ring = self._ahead.ring()
+        if ring is not None:
+            self._object.map("events").use(ring)
+        else:
+            self._object.map("events").set_max_entries(self.settings.ring_bytes)
 
     def _find_direct_map(self) -> bool:
         """Let the program look for the direct map, by which it sees absent pages at once."""
@@ -196,6 +177,7 @@ class Program:
 
     def attach(self) -> None:
         """Attach every program. From here on events of targets arrive."""
+        self._ahead.wait()
         try:
             for name in self._programs:
                 kind, _, event = self._object.section(name).partition("/")
@@ -331,5 +313,4 @@ class Program:
     def close(self) -> None:
         """Detach and free everything. May be called twice."""
         self._object.close()
-        while self._warm:
-            os.close(self._warm.pop())
+        self._ahead.close()

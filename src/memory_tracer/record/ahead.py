@@ -1,0 +1,65 @@
+"""What the kernel takes long for, done while the program is being loaded.
+
+Pages of the ring buffer have to be cleared, 64 MiB of them. At the first tracepoint that is opened, and
+at the first sampler, the kernel waits for all CPUs, some ten milliseconds each; not at others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+
+from ..errors import Error
+from .kernel import Kernel
+from .libbpf import Library
+
+#: One of those attached, and a rare one.
+_TRACEPOINT = ("syscalls", "sys_enter_mremap")
+_LOWEST_FREQUENCY = 1
+
+
+class Ahead:
+    """A ring buffer, a tracepoint and a sampler: created by threads, held until ``close``.
+
+    What fails here is tried again where it is needed, and fails there with a sentence.
+    """
+
+    def __init__(self, library: Library, kernel: Kernel, ring_bytes: int) -> None:
+        """Begin."""
+        self._library = library
+        self._kernel = kernel
+        self._ring: int | None = None
+        self._events: list[int] = []
+        self._ring_maker = threading.Thread(target=self._create_ring, args=(ring_bytes,))
+        self._opener = threading.Thread(target=self._open_events)
+        self._ring_maker.start()
+        self._opener.start()
+
+    def _create_ring(self, size: int) -> None:
+        self._ring = self._library.create_ring("events", size)
+
+    def _open_events(self) -> None:
+        with contextlib.suppress(Error):
+            self._events.append(self._kernel.open_tracepoint(*_TRACEPOINT))
+        with contextlib.suppress(Error, OSError):
+            self._events.append(self._kernel.open_sampler(threading.get_native_id(), _LOWEST_FREQUENCY))
+
+    def ring(self) -> int | None:
+        """Wait for the ring buffer; its descriptor, which stays ours, or None when it was refused."""
+        self._ring_maker.join()
+        return self._ring
+
+    def wait(self) -> None:
+        """Wait for everything."""
+        self._ring_maker.join()
+        self._opener.join()
+
+    def close(self) -> None:
+        """Let go of what there is. May be called twice."""
+        self.wait()
+        if self._ring is not None:
+            os.close(self._ring)
+            self._ring = None
+        while self._events:
+            os.close(self._events.pop())
