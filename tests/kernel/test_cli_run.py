@@ -127,6 +127,13 @@ def test_target_runs_in_the_callers_directory_and_environment(recorder: Recorder
     assert ran.out.decode() == f"{tmp_path}\nfig\n"
 
 
+def test_target_gets_no_variable_that_its_caller_did_not_set(recorder: Recorder) -> None:
+    given = set(execute(["env", "-0"]).out.split(b"\0"))
+    seen = set(tool("run", "-q", "-o", recorder.new_path(), "--", "env", "-0").out.split(b"\0"))
+    assert b"" in given
+    assert seen - given == set()
+
+
 # ---- users -----------------------------------------------------------------------------------
 
 

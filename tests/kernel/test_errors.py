@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from memory_tracer.record.loader import OBJECT_PATH
 from tests.workloads import PAGE_SIZE
 
 from .recording import (
@@ -156,6 +157,20 @@ def test_kernel_without_type_information_is_named(recorder: Recorder) -> None:
     sentence = refused(ran)
     assert "/sys/kernel/btf/vmlinux" in sentence
     assert "CONFIG_DEBUG_INFO_BTF" in sentence
+
+
+def test_verifiers_reason_is_told_when_asked_for(recorder: Recorder, tmp_path: Path) -> None:
+    refused_object = tmp_path / "memory_tracer.bpf.o"
+    refused_object.write_bytes(OBJECT_PATH.read_bytes().replace(b"GPL\0", b"???\0"))
+    hidden = f"mount --bind {refused_object} {OBJECT_PATH}"
+    path = recorder.new_path()
+    sentence = refused(in_mount_namespace(hidden, "run", "-o", path, "true"))
+    assert "did not accept the BPF program" in sentence
+    assert "--verbose" in sentence
+    ran = in_mount_namespace(hidden, "--verbose", "run", "-o", path, "true")
+    assert ran.status == 1
+    assert "GPL-restricted" in ran.err
+    assert not path.exists()
 
 
 def _libbpf() -> Path:

@@ -12,7 +12,7 @@ import threading
 
 from ..errors import Error
 from .kernel import Kernel
-from .libbpf import Library
+from .libbpf import Library, Map
 
 #: One of those attached, and a rare one.
 _TRACEPOINT = ("syscalls", "sys_enter_mremap")
@@ -29,15 +29,16 @@ class Ahead:
         """Begin."""
         self._library = library
         self._kernel = kernel
+        self._ring_bytes = ring_bytes
         self._ring: int | None = None
         self._events: list[int] = []
-        self._ring_maker = threading.Thread(target=self._create_ring, args=(ring_bytes,))
+        self._ring_maker = threading.Thread(target=self._create_ring)
         self._opener = threading.Thread(target=self._open_events)
         self._ring_maker.start()
         self._opener.start()
 
-    def _create_ring(self, size: int) -> None:
-        self._ring = self._library.create_ring("events", size)
+    def _create_ring(self) -> None:
+        self._ring = self._library.create_ring("events", self._ring_bytes)
 
     def _open_events(self) -> None:
         with contextlib.suppress(Error):
@@ -45,10 +46,13 @@ class Ahead:
         with contextlib.suppress(Error, OSError):
             self._events.append(self._kernel.open_sampler(threading.get_native_id(), _LOWEST_FREQUENCY))
 
-    def ring(self) -> int | None:
-        """Wait for the ring buffer; its descriptor, which stays ours, or None when it was refused."""
+    def give_ring(self, events: Map) -> None:
+        """Wait for the ring buffer and make it map ``events`` of an object that is not loaded yet."""
         self._ring_maker.join()
-        return self._ring
+        if self._ring is not None:
+            events.use(self._ring)
+        else:
+            events.set_max_entries(self._ring_bytes)
 
     def wait(self) -> None:
         """Wait for everything."""

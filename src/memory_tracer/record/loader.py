@@ -101,24 +101,28 @@ class Program:
         self._libc = ctypes.CDLL(None)
         self.library = library or Library()
         kernel.check_pid_namespace()
-        kernel.names  # noqa: B018 - without BTF nothing loads: say so before libbpf does
         self._ahead = Ahead(self.library, kernel, settings.ring_bytes)
-        self.page_loop = settings.page_loop or kernel.page_loop
+        try:
+            self._load_what_fits(meanwhile)
+        except BaseException:
+            self._ahead.close()
+            raise
+
+    def _load_what_fits(self, meanwhile: Callable[[], None] | None) -> None:
+        kernel = self._kernel
+        kernel.names  # noqa: B018 - without BTF nothing loads: say so before libbpf does
+        self.page_loop = self.settings.page_loop or kernel.page_loop
         self.looks_last = self.page_loop == "iterator" and kernel.knows("bpf_iter_task_vma_new")
         choices = [False]
         if self.looks_last and kernel.knows("bpf_task_from_pid"):
             # Before Linux 6.12 tracepoints may not use that function, which BTF does not tell.
             choices.insert(0, True)
-        try:
-            with self.library.silenced():
-                for looks_at_others in choices:
-                    with contextlib.suppress(LoadError, PrivilegeError):
-                        self._load(looks_at_others=looks_at_others, meanwhile=meanwhile)
-                        return
-            self._load(looks_at_others=False)  # once more, to hear why not
-        except BaseException:
-            self._ahead.close()
-            raise
+        with self.library.silenced():
+            for looks_at_others in choices:
+                with contextlib.suppress(LoadError, PrivilegeError):
+                    self._load(looks_at_others=looks_at_others, meanwhile=meanwhile)
+                    return
+        self._load(looks_at_others=False)  # once more, to hear why not
 
     def _load(self, *, looks_at_others: bool, meanwhile: Callable[[], None] | None = None) -> None:
         self.looks_at_others = looks_at_others
@@ -162,11 +166,7 @@ class Program:
         )
         offset = self._object.variable_offset(".rodata", "configured")
         self._object.map(".rodata").write_initial(offset, configuration)
-        ring = self._ahead.ring()
-        if ring is not None:
-            self._object.map("events").use(ring)
-        else:
-            self._object.map("events").set_max_entries(self.settings.ring_bytes)
+        self._ahead.give_ring(self._object.map("events"))
 
     def _find_direct_map(self) -> bool:
         """Let the program look for the direct map, by which it sees absent pages at once."""
