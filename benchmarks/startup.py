@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import compileall
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
+
+import memory_tracer
 
 from .bench import Bench
 from .samples import Spread, rotated
@@ -35,7 +38,8 @@ them. *To the end* is when the whole command has returned, with the capture clos
 printed. Python's own start and end stand beside."""
 
     def __init__(self, bench: Bench) -> None:
-        """Measure nothing yet."""
+        """Measure nothing yet. The package is compiled, as installing it does."""
+        compileall.compile_dir(memory_tracer.__path__[0], quiet=1)
         self._bench = bench
         self.samples: dict[str, list[Sample]] = defaultdict(list)
 
