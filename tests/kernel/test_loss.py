@@ -33,7 +33,7 @@ TINY = 2 * PAGE_SIZE
 @pytest.fixture(scope="module")
 def flooded(recorders: Recorder) -> Recording:
     """4096 pages at once through a ring that has room for one."""
-    return recorders.workload("big", 16, SEED, options=["--ring-size", TINY])
+    return recorders.workload("big", 16, SEED, options=["--ring-size", TINY, "--no-lossless"])
 
 
 def loss_of(recording: Recording, reason: str) -> Loss:
@@ -110,7 +110,7 @@ def test_same_flood_through_a_ring_of_its_size_loses_nothing(recorder: Recorder)
 
 
 def test_events_lost_in_a_tiny_ring_do_not_end_the_recording_early(recorder: Recorder) -> None:
-    recording = recorder.workload("threads", 5, 101, SEED, options=["--ring-size", TINY])
+    recording = recorder.workload("threads", 5, 101, SEED, options=["--ring-size", TINY, "--no-lossless"])
     flips = [step for step in recording.steps if isinstance(step, Executable)]
     contents = {page for flip in flips for page in flip.pages.values()}
     with recording.open() as capture:

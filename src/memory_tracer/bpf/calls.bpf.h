@@ -280,6 +280,8 @@ static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const
 		job->event.status |= STATUS_COMPAT;
 	if (!event_matters(&job->event))
 		return 0;
+	job->may_wait = 1;
+	await_room(0);
 	if (protection_matters(job->event.protection))
 		finish_call(job, target, engine);
 	else

@@ -106,7 +106,7 @@ __noinline int copy_page(__u64 address, __u64 entry)
 
 	if (!job)
 		return 0;
-	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	record = reserve_page();
 	if (!record) {
 		next_sequence();
 		add_missing(address, 1, MISSING_RING_FULL);
@@ -218,7 +218,7 @@ __noinline int compare_page(__u64 address, __u64 entry)
 		return 0;
 	}
 	flush_repeat();
-	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
+	record = reserve_page();
 	if (!record) {
 		if (!comes_again(job)) /* else nothing is lost yet */
 			next_sequence();

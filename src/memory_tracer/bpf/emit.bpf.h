@@ -24,6 +24,110 @@ static __always_inline __u64 submit_flags(void)
 	return BPF_RB_NO_WAKEUP;
 }
 
+/*
+ * Waiting for room. These programs cannot sleep, so a CPU that waits does nothing else: it reads the
+ * clock and now and then asks how far the reader is, while the recorder drains on another CPU. Three
+ * functions, because the verifier goes through every turn of a loop, but through each function once.
+ */
+
+/* About 4 ms of polling, 2 microseconds apart; and the number of these one wait may have. */
+#define POLLS 2048
+#define CLOCK_READINGS 64
+#define POLL_ROUNDS 1024
+
+/* So long without a sign of the reader (it writes 4 MiB at once) means that it does not run. */
+#define STALL_NS 2000000000ULL
+
+/* CPUs that wait at this moment, and how far the reader was when somebody gave it up. */
+__u64 cpus_waiting = 0;
+__u64 stalled_at = ~0ULL;
+
+/* Room for `bytes` more in the part of the ring that pages may use. */
+static __always_inline bool has_room(__u64 bytes)
+{
+	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) + bytes <= configured.page_room;
+}
+
+__noinline int pause_briefly(void)
+{
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < CLOCK_READINGS; i++)
+		bpf_ktime_get_ns();
+	return 0;
+}
+
+/* Nonzero: there is room. */
+__noinline int poll_room(__u64 bytes)
+{
+	void *nothing = bpf_ringbuf_reserve(&events, sizeof(__u64), 0);
+
+	/* A record that was given back wakes the reader all the same. */
+	if (nothing)
+		bpf_ringbuf_discard(nothing, BPF_RB_FORCE_WAKEUP);
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < POLLS; i++) {
+		pause_briefly();
+		if (has_room(bytes))
+			return 1;
+	}
+	return 0;
+}
+
+/*
+ * Make sure that a page record of `bytes` fits, or (0) that records without pages do; if the job may
+ * wait, with patience. Returns nonzero when there is no room.
+ */
+__noinline int await_room(__u64 bytes)
+{
+	struct page_job *job = this_job();
+	__u64 start, position, moved_ns;
+	int full = 1;
+
+	if (has_room(bytes))
+		return 0;
+	if (!job || !job->may_wait || job->waited_ns >= configured.wait_ns || !configured.waiters)
+		return 1;
+	position = bpf_ringbuf_query(&events, BPF_RB_CONS_POS);
+	if (position == stalled_at)
+		return 1;
+	__sync_fetch_and_add(&cpus_waiting, 1);
+	start = moved_ns = bpf_ktime_get_ns();
+	if (cpus_waiting <= configured.waiters) {
+		count(COUNTER_WAITS, 1);
+#pragma clang loop unroll(disable)
+		for (int i = 0; i < POLL_ROUNDS; i++) {
+			__u64 now, reached;
+
+			if (poll_room(bytes)) {
+				full = 0;
+				break;
+			}
+			now = bpf_ktime_get_ns();
+			reached = bpf_ringbuf_query(&events, BPF_RB_CONS_POS);
+			if (reached != position) {
+				position = reached;
+				moved_ns = now;
+			} else if (now - moved_ns > STALL_NS) {
+				stalled_at = position;
+				break;
+			}
+			if (job->waited_ns + (now - start) >= configured.wait_ns)
+				break;
+		}
+		job->waited_ns += bpf_ktime_get_ns() - start;
+	}
+	__sync_fetch_and_add(&cpus_waiting, -1);
+	return full;
+}
+
+/* Room for a page, or NULL. What pages leave free is for the records that say what became of them. */
+static __always_inline struct page_record *reserve_page(void)
+{
+	if (await_room(sizeof(struct page_record)))
+		return NULL;
+	return bpf_ringbuf_reserve(&events, sizeof(struct page_record), 0);
+}
+
 static __always_inline void fill_header(struct record_header *header, const struct record_header *of,
 					__u8 type, __u32 size)
 {

@@ -67,6 +67,7 @@ __noinline int look_at_mapping(void)
 		return 0;
 	mapping = &job->mapping;
 	event = &job->event;
+	await_room(0);
 	start = mapping->start > job->look_start ? mapping->start : job->look_start;
 	end = mapping->end < job->look_end ? mapping->end : job->look_end;
 	if (start >= end)
@@ -265,6 +266,7 @@ static __always_inline int look(void)
 	note_caller(&job->event);
 	job->remote = remote;
 	job->passing = passing;
+	job->may_wait = !remote && !passing;
 	job->silent = silent;
 	job->found_silent = 0;
 	job->look_captured = 0;
@@ -312,6 +314,7 @@ static __always_inline int look(void)
 	job->event = job->closing;
 	job->event.header.timestamp_ns = bpf_ktime_get_ns(); /* it happens after the look */
 	job->event_sent = 0;
+	await_room(0);
 	if (event_matters(&job->event))
 		send_event();
 	if (job->closing.kind == EVENT_EXIT)

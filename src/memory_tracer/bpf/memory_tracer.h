@@ -230,6 +230,7 @@ enum trace_counter {
 	COUNTER_SAMPLES,      /* samples that fell into memory that can change without a call */
 	COUNTER_SKIPPED,      /* calls on hot regions whose pages were not looked at: it took too long */
 	COUNTER_LOST_STACKS,  /* ring full */
+	COUNTER_WAITS,        /* times a call waited for room in the ring; no loss */
 	COUNTER_COUNT,
 };
 
@@ -260,17 +261,19 @@ enum configuration_flags {
 struct trace_configuration {
 	__u64 event_mask;      /* bit n: send events of kind n */
 	__u64 wakeup_bytes;    /* wake the reader when this much is pending */
+	__u64 page_room;       /* pages are sent while less than this is pending */
+	__u64 wait_ns;         /* a call may wait so long for room in the ring; 0: not at all */
 	__u64 physical_mask;   /* bits of a page-table entry that are an address; 0: do not walk */
 	__u32 protection_mask; /* a call matters when (prot & mask) == value */
 	__u32 protection_value;
 	__u32 flags; /* enum configuration_flags */
 	__u32 uid;
-	__u32 hot_calls;    /* calls on one region after which its pages are compared */
-	__u32 page_limit;   /* pages read per call; the rest is deferred */
-	__u32 physical_gib; /* how far physical addresses reach, to look for the direct map */
-	__u32 recorder;     /* PID of the process that may ask for a step of a pass */
-	__u32 call_share;   /* percent of a target's time for looks before its system calls */
-	__u32 reserved;
+	__u32 hot_calls;      /* calls on one region after which its pages are compared */
+	__u32 page_limit;     /* pages read per call; the rest is deferred */
+	__u32 physical_gib;   /* how far physical addresses reach, to look for the direct map */
+	__u32 recorder;       /* PID of the process that may ask for a step of a pass */
+	__u32 call_share;     /* percent of a target's time for looks before its system calls */
+	__u32 waiters;        /* CPUs that may wait at once; one has to be left for the recorder */
 	__s64 started_ns;     /* when the recording began; epoch */
 	__s64 files_since_ns; /* files whose inode changed since are recorded by their bytes; epoch */
 	char comm[COMM_BYTES];

@@ -189,6 +189,7 @@ static __always_inline int step(const enum loop_engine engine)
 	if (!job || job->cursor >= job->end)
 		return 1;
 	mapping = &job->mapping;
+	await_room(0); /* a group's missing and repeat records fit what pages leave free */
 	if (job->cursor >= mapping->end)
 		enter_mapping(job, engine);
 	job->limit = mapping->end < job->end ? mapping->end : job->end;

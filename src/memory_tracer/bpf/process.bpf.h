@@ -93,6 +93,8 @@ static __always_inline void begin_event(struct page_job *job, struct trace_targe
 	job->compared = 0;
 	job->discovered = 0;
 	job->listing = 0;
+	job->may_wait = 0;
+	job->waited_ns = 0;
 	job->remote = 0;
 	job->passing = 0;
 	job->silent = 0;

@@ -260,6 +260,7 @@ struct page_job {
 	__u64 repeat_start;
 	__u64 repeat_pages;  /* 0: no run open */
 	__u64 sent_sequence; /* of the last page record; 0: none */
+	__u64 waited_ns;     /* for room in the ring, of configured.wait_ns */
 	__u64 missing_start;
 	__u64 missing_pages;
 	__u32 missing_reason; /* 0: no run open */
@@ -273,6 +274,7 @@ struct page_job {
 	__u8 present;        /* entries holds something */
 	__u8 leave_no_trace; /* do not set accessed bits by reading */
 	__u16 sent_flags;    /* of the last page record, likewise */
+	__u8 may_wait;       /* for room in the ring: nobody can read these bytes later */
 	__u8 listing;        /* only naming the absent pages, which were counted before */
 	struct mapping_info mapping;
 	struct event_record event;

@@ -34,7 +34,7 @@ def command(pids: tuple[int, ...], **options: Any) -> None:
     output = options["output"] or default_output(f"pid{pids[0]}")
     with Session(
         output,
-        settings_from(options, all_calls=False),
+        settings_from(options, launched=False),
         pids=pids,
         user=capture_owner(None),
         force=options["force"],

@@ -113,6 +113,13 @@ _OPTIONS = (
         help="Compare every page of every call, however much that slows the target.",
     ),
     click.option(
+        "--lossless/--no-lossless",
+        default=None,
+        help="When the buffer is full, let a call that makes memory executable wait for the recorder "
+        "(its CPU does nothing else meanwhile, 5 seconds per call at most) instead of losing pages.  "
+        "[default: with run, not with attach]",
+    ),
+    click.option(
         "--file-age",
         type=click.FloatRange(min=0),
         default=RECENT_SECONDS,
@@ -166,8 +173,8 @@ def recording_options(command: _Command) -> _Command:
     return command
 
 
-def settings_from(options: dict[str, Any], *, all_calls: bool) -> Settings:
-    """Turn parsed options into settings; ``all_calls`` holds unless the user says otherwise."""
+def settings_from(options: dict[str, Any], *, launched: bool) -> Settings:
+    """Turn parsed options into settings; some defaults differ for a command that we ``launched``."""
     return Settings(
         protection=options["prot"],
         kinds=frozenset(EventKind[name.upper()] for name in options["kinds"]) or None,
@@ -178,9 +185,10 @@ def settings_from(options: dict[str, Any], *, all_calls: bool) -> Settings:
         ring_bytes=options["ring_size"],
         size_limit=options["max_size"],
         exact=options["exact"],
+        lossless=launched if options["lossless"] is None else options["lossless"],
         sample_rate=options["sample_rate"],
         pass_rate=options["pass_rate"],
-        all_calls=all_calls if options["all_calls"] is None else options["all_calls"],
+        all_calls=launched if options["all_calls"] is None else options["all_calls"],
         call_share=options["call_share"],
         files_since_ns=recently(options["file_age"]),
     )

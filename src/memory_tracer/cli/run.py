@@ -41,7 +41,7 @@ def command(ctx: click.Context, /, command_line: tuple[str, ...], **options: Any
     output = options["output"] or default_output(command_line[0])
     with Session(
         output,
-        settings_from(options, all_calls=True),
+        settings_from(options, launched=True),
         command=command_line,
         user=user,
         force=options["force"],

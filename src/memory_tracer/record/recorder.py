@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import time
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from .launch import LaunchedProcess
 
 #: Most that is taken at once, so that memory stays bounded and progress visible.
-BATCH_BYTES = 16 << 20
+BATCH_BYTES = 4 << 20
+#: Of the recorder's thread, while calls may wait for it; see nice(1).
+_WAITED_FOR_NICENESS = -20
 #: How long to sleep at most when nothing arrives; the kernel wakes us earlier when a lot is pending.
 _SHORTEST_SLEEP, _LONGEST_SLEEP = 0.001, 0.05
 #: The same run of pages is read late at most this often (nanoseconds).
@@ -109,6 +112,12 @@ class Recorder:
         detaching takes half a second that the capture need not wait for.
         """
         reason, error = EndReason.ERROR, None
+        niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        if self._program.settings.lossless:
+            # A call that waits for us keeps its CPU. On a busy machine the scheduler brings us to
+            # another one soon only if we weigh more than what runs there.
+            with contextlib.suppress(PermissionError):
+                os.setpriority(os.PRIO_PROCESS, 0, _WAITED_FOR_NICENESS)
         try:
             reason = self._loop()
             if reason is not EndReason.TARGETS_ENDED:
@@ -122,6 +131,8 @@ class Recorder:
             raise
         finally:
             self._finish(reason, error)
+            with contextlib.suppress(PermissionError):
+                os.setpriority(os.PRIO_PROCESS, 0, niceness)
         return reason
 
     def _loop(self) -> EndReason:

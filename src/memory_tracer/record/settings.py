@@ -27,7 +27,7 @@ from ..wire.layout import COMM_BYTES, PAGE_BYTES
 
 _HASH_KEY_WORDS = 2 * PAGE_BYTES // 8
 #: ``struct trace_configuration`` of memory_tracer.h.
-_CONFIGURATION = struct.Struct(f"<3Q10I2q{COMM_BYTES}s{_HASH_KEY_WORDS}Q")
+_CONFIGURATION = struct.Struct(f"<5Q10I2q{COMM_BYTES}s{_HASH_KEY_WORDS}Q")
 
 #: Ways in which the program can repeat work; see ``enum loop_engine`` in bpf/mapping.bpf.h.
 PAGE_LOOPS = ("iterator", "callback", "bounded")
@@ -36,6 +36,10 @@ MIN_RING_BYTES = PAGE_BYTES
 MAX_RING_BYTES = 1 << 30
 DEFAULT_RING_BYTES = 64 << 20
 DEFAULT_SIZE_LIMIT = 16 << 30
+#: Part of the ring that pages leave to other records: an eighth, or this.
+_RESERVE_BYTES = 256 << 10
+#: How long one call may wait for room in the ring, as long as the recorder gets on (nanoseconds).
+_WAIT_NS = 5_000_000_000
 #: A file that changed so shortly before the recording may well be gone after it.
 RECENT_SECONDS = 300
 
@@ -98,6 +102,8 @@ class Settings:
     #: Percent of a target's time that these looks may take.
     call_share: int = 5
     exact: bool = False
+    #: Let a call wait for room in the ring instead of losing its pages.
+    lossless: bool = True
     debug: bool = False
     page_loop: str | None = None
     #: Mapped files that changed since (nanoseconds since epoch) are recorded by their bytes.
@@ -140,6 +146,8 @@ class Settings:
         return _CONFIGURATION.pack(
             mask,
             self.ring_bytes // 4,
+            self.ring_bytes - min(self.ring_bytes // 8, _RESERVE_BYTES),
+            _WAIT_NS if self.lossless else 0,
             physical_mask,
             self.protection.mask,
             self.protection.value,
@@ -150,7 +158,7 @@ class Settings:
             physical_gib,
             os.getpid(),
             self.call_share,
-            0,
+            len(os.sched_getaffinity(0)) - 1,  # with one CPU nobody would drain meanwhile
             recently(0),
             self.files_since_ns,
             (self.comm or "").encode(),

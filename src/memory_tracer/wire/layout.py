@@ -215,6 +215,7 @@ COUNTERS = (
     "samples",
     "skipped",
     "lost_stacks",
+    "waits",
 )
 
 #: Counters that mean something is not in the capture, with their unit and what to do about it.
