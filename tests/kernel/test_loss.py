@@ -109,6 +109,18 @@ def test_same_flood_through_a_ring_of_its_size_loses_nothing(recorder: Recorder)
         assert capture.complete
 
 
+def test_calls_wait_for_room_in_a_ring_far_too_small(recorder: Recorder) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("with one CPU nobody can drain while a call waits")
+    # GIVEN 16 MiB made executable at once, and a ring of 1 MiB
+    recording = recorder.workload("big", 16, SEED, options=["--ring-size", "1M", "--lossless"])
+    # THEN every byte is right, and calls did wait for that
+    with recording.open() as capture:
+        assert recorded(capture) == recording.said
+        assert capture.complete
+        assert capture.counters["kernel"]["waits"] > 0
+
+
 def test_events_lost_in_a_tiny_ring_do_not_end_the_recording_early(recorder: Recorder) -> None:
     recording = recorder.workload("threads", 5, 101, SEED, options=["--ring-size", TINY, "--no-lossless"])
     flips = [step for step in recording.steps if isinstance(step, Executable)]

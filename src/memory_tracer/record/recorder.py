@@ -266,8 +266,10 @@ class Recorder:
         }
 
     def _tick(self) -> None:
-        self._epochs.tick()
-        self._passes.tick()
+        # First the ring: a look may wait for us with the lock that clearing accessed bits takes.
+        if self._ring.pending() < self._program.settings.ring_bytes // 8:
+            self._epochs.tick()
+            self._passes.tick()
         now = time.monotonic_ns()
         if now >= self._next_counters:
             self._next_counters = now + _COUNTERS_INTERVAL_NS
