@@ -89,7 +89,13 @@ class Tracer:
         """
         path, directory = _output(output)
         return cls(
-            Session(path, settings or Settings(all_calls=False, lossless=False), pids=pids, force=force, duration=duration),
+            Session(
+                path,
+                settings or Settings(all_calls=False, lossless=False),
+                pids=pids,
+                force=force,
+                duration=duration,
+            ),
             directory,
         )
 
