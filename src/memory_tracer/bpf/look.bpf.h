@@ -44,7 +44,7 @@ static __always_inline bool changes_silently(const struct mapping_info *mapping)
 }
 
 /* What is left of a recent file's bytes after so many pages is left to user space: the file is there. */
-#define RECENT_PAGES 256
+#define RECENT_PAGES 4096
 
 static __always_inline void limit_recent(struct page_job *job)
 {
