@@ -105,9 +105,18 @@ def _virtme() -> str:
 def _run(command: list[str], timeout: float) -> bool:
     """Run a command and everything it starts to the end; False when it took too long."""
     variables = os.environ | {"PATH": _PATH}
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, start_new_session=True, env=variables
-    ) as process:
+    # QEMU opens what it writes to once more, and empties it if it is a file. A pipe it cannot.
+    with (
+        subprocess.Popen(["cat"], stdin=subprocess.PIPE) as printer,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=printer.stdin,
+            stderr=printer.stdin,
+            start_new_session=True,
+            env=variables,
+        ) as process,
+    ):
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
