@@ -26,14 +26,15 @@ static __always_inline __u64 submit_flags(void)
 
 /*
  * Waiting for room. These programs cannot sleep, so a CPU that waits does nothing else: it reads the
- * clock and now and then asks how far the reader is, while the recorder drains on another CPU. Three
- * functions, because the verifier goes through every turn of a loop, but through each function once.
+ * clock and now and then asks how far the reader is, while the recorder drains on another CPU. Loops of
+ * loops, because the verifier goes through every turn of a loop, but through each function once.
  */
 
-/* About 4 ms of polling, 2 microseconds apart; and the number of these one wait may have. */
-#define POLLS 2048
+/* In all some 5 seconds: 1.5 microseconds, of which 64, of which 256, of which 200. */
 #define CLOCK_READINGS 64
-#define POLL_ROUNDS 1024
+#define POLLS 64
+#define POLL_GROUPS 256
+#define POLL_ROUNDS 200
 
 /* So long without a sign of the reader (it writes 4 MiB at once) means that it does not run. */
 #define STALL_NS 2000000000ULL
@@ -48,16 +49,22 @@ static __always_inline bool has_room(__u64 bytes)
 	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) + bytes <= configured.page_room;
 }
 
-__noinline int pause_briefly(void)
+/* Nonzero: there is room. */
+__noinline int poll_room(__u64 bytes)
 {
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < CLOCK_READINGS; i++)
-		bpf_ktime_get_ns();
+	for (int i = 0; i < POLLS; i++) {
+#pragma clang loop unroll(full)
+		for (int j = 0; j < CLOCK_READINGS; j++)
+			bpf_ktime_get_ns();
+		if (has_room(bytes))
+			return 1;
+	}
 	return 0;
 }
 
-/* Nonzero: there is room. */
-__noinline int poll_room(__u64 bytes)
+/* The same for longer, with the reader woken before. */
+__noinline int wake_and_poll(__u64 bytes)
 {
 	void *nothing = bpf_ringbuf_reserve(&events, sizeof(__u64), 0);
 
@@ -65,9 +72,8 @@ __noinline int poll_room(__u64 bytes)
 	if (nothing)
 		bpf_ringbuf_discard(nothing, BPF_RB_FORCE_WAKEUP);
 #pragma clang loop unroll(disable)
-	for (int i = 0; i < POLLS; i++) {
-		pause_briefly();
-		if (has_room(bytes))
+	for (int i = 0; i < POLL_GROUPS; i++) {
+		if (poll_room(bytes))
 			return 1;
 	}
 	return 0;
@@ -98,7 +104,7 @@ __noinline int await_room(__u64 bytes)
 		for (int i = 0; i < POLL_ROUNDS; i++) {
 			__u64 now, reached;
 
-			if (poll_room(bytes)) {
+			if (wake_and_poll(bytes)) {
 				full = 0;
 				break;
 			}
@@ -157,33 +163,68 @@ static __always_inline bool has_stack(const struct page_job *job)
 	return !job->remote && job->event.kind != EVENT_EXEC && job->event.kind != EVENT_EXEC_MAPPING;
 }
 
+/* Frames further away from the stack pointer are no frames: the register holds something else. */
+#define STACK_REACH (16ULL << 20)
+
+/* Follow a frame pointer, noting where the function whose it is returns to; zero at the end. */
+__noinline int note_frame(void)
+{
+	struct {
+		__u64 next;
+		__u64 return_address;
+	} frame = {};
+	struct page_job *job = this_job();
+	__u64 at;
+	__u32 i;
+
+	if (!job)
+		return 0;
+	at = job->frame;
+	i = job->stack.count;
+	if (at < job->frame_above || at - job->event.caller_sp >= STACK_REACH || i >= STACK_FRAMES ||
+	    bpf_probe_read_user(&frame, job->is_32bit ? sizeof(frame) / 2 : sizeof(frame), (void *)at))
+		return 0;
+	if (job->is_32bit) {
+		frame.return_address = frame.next >> 32;
+		frame.next = (__u32)frame.next;
+	}
+	if (!frame.return_address)
+		return 0;
+	job->stack.frames[i] = frame.return_address;
+	job->stack.count = i + 1;
+	job->frame_above = at + 1;
+	job->frame = frame.next;
+	return 1;
+}
+
 /*
- * Send from where in the target the event came. The kernel follows frame pointers; a function without
- * one, such as the C library's wrapper of a system call, has its return address on top of the stack.
+ * Send from where in the target the event came, following frame pointers. The kernel would do that, too,
+ * but reads wherever a register points to, and a fault costs as much as all the rest. A function without
+ * a frame pointer, such as the C library's wrapper of a system call, has its return address on top of the
+ * stack.
  */
 static __always_inline void send_stack(struct page_job *job)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct user_stack_record *record;
-	long bytes;
+	struct pt_regs *registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	struct user_stack_record *record = &job->stack;
+	const __u64 top = job->event.caller_sp;
 
-	record = bpf_ringbuf_reserve(&events, sizeof(*record), 0);
-	if (!record) {
-		next_sequence();
-		count(COUNTER_LOST_STACKS, 1);
-		return;
-	}
 	__builtin_memset(record, 0, sizeof(*record));
-	bytes = bpf_get_task_stack(task, record->frames, sizeof(record->frames), BPF_F_USER_STACK);
-	if (bytes <= 0) {
-		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
-		return;
+	record->frames[0] = job->event.caller_ip;
+	record->count = 1;
+	job->frame = PT_REGS_FP(registers);
+	job->frame_above = top;
+	job->is_32bit = runs_32bit_code(registers);
+#pragma clang loop unroll(disable)
+	for (int i = 1; i < STACK_FRAMES; i++) {
+		if (!note_frame())
+			break;
 	}
 	fill_header(&record->header, &job->event.header, RECORD_STACK, sizeof(*record));
 	record->header.address = 0;
-	bpf_probe_read_user(&record->header.address, sizeof(__u64), (void *)job->event.caller_sp);
-	record->count = bytes / sizeof(__u64);
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	bpf_probe_read_user(&record->header.address, sizeof(__u64), (void *)top);
+	if (bpf_ringbuf_output(&events, record, sizeof(*record), BPF_RB_NO_WAKEUP))
+		count(COUNTER_LOST_STACKS, 1);
 }
 
 /* Send the event being prepared, once. Its pages name it by the sequence given here. */
@@ -202,7 +243,7 @@ __noinline int send_event(void)
 		return 0;
 	}
 	count(COUNTER_EVENTS, 1);
-	if (kernel_has_task_stack() && has_stack(job))
+	if (kernel_has_task_pt_regs() && has_stack(job))
 		send_stack(job);
 	return 0;
 }
@@ -281,23 +322,27 @@ static __always_inline void count_missing(struct outcome_record *outcome, __u64 
 }
 
 /* Note `pages` pages from `address` on whose bytes are not sent. */
-__noinline int add_missing(__u64 address, __u64 pages, __u32 reason)
+static __always_inline void note_missing(struct page_job *job, __u64 address, __u64 pages, __u32 reason)
 {
-	struct page_job *job = this_job();
-
-	if (!job)
-		return 0;
 	if (!job->listing)
 		count_missing(&job->outcome, pages, reason);
 	if (job->missing_reason == reason &&
 	    job->missing_start + job->missing_pages * PAGE_BYTES == address) {
 		job->missing_pages += pages;
-		return 0;
+		return;
 	}
 	flush_missing(job);
 	job->missing_start = address;
 	job->missing_pages = pages;
 	job->missing_reason = reason;
+}
+
+__noinline int add_missing(__u64 address, __u64 pages, __u32 reason)
+{
+	struct page_job *job = this_job();
+
+	if (job)
+		note_missing(job, address, pages, reason);
 	return 0;
 }
 
@@ -336,7 +381,8 @@ __noinline int flush_repeat(void)
 		if (key.address >= job->repeat_start + job->repeat_pages * PAGE_BYTES)
 			break;
 	}
-	add_missing(job->repeat_start, job->repeat_pages, MISSING_RING_FULL);
+	/* Not by add_missing: there may be eight functions on the way to note_frame, and no more. */
+	note_missing(job, job->repeat_start, job->repeat_pages, MISSING_RING_FULL);
 	job->repeat_pages = 0;
 	return 0;
 }

@@ -21,37 +21,38 @@ static __always_inline bool is_memory_file_system(unsigned long magic)
 	return magic == TMPFS_MAGIC || magic == HUGETLBFS_MAGIC;
 }
 
-static __always_inline void read_mapping(struct vm_area_struct *vma, struct mapping_info *out)
+static __always_inline void read_mapping(struct vm_area_struct *vma, struct mapping_info *out,
+					 const bool known)
 {
-	struct file *file = BPF_CORE_READ(vma, vm_file);
+	struct file *file = READ_BY(known, vma, vm_file);
 
-	out->start = BPF_CORE_READ(vma, vm_start);
-	out->end = BPF_CORE_READ(vma, vm_end);
-	out->flags = BPF_CORE_READ(vma, vm_flags);
+	out->start = READ_BY(known, vma, vm_start);
+	out->end = READ_BY(known, vma, vm_end);
+	out->flags = READ_BY(known, vma, vm_flags);
 	out->file = (__u64)file;
-	out->touched = BPF_CORE_READ(vma, anon_vma) != NULL;
-	out->special = !file && BPF_CORE_READ(vma, vm_ops) != NULL;
-	out->waits = faults_in_user_space(vma);
+	out->touched = READ_BY(known, vma, anon_vma) != NULL;
+	out->special = !file && READ_BY(known, vma, vm_ops) != NULL;
+	out->waits = faults_in_user_space(vma, known);
 	out->known = 1;
 	if (file) {
-		struct inode *inode = BPF_CORE_READ(file, f_inode);
-		__s64 changed_ns = change_time(inode);
-		unsigned long magic = BPF_CORE_READ(inode, i_sb, s_magic);
+		struct inode *inode = READ_BY(known, file, f_inode);
+		__s64 changed_ns = change_time(inode, known);
+		unsigned long magic = READ_BY(known, inode, i_sb, s_magic);
 
 		out->inode_address = (__u64)inode;
-		out->file_pages = ((__u64)BPF_CORE_READ(inode, i_size) + PAGE_BYTES - 1) / PAGE_BYTES;
-		out->inode = BPF_CORE_READ(inode, i_ino);
-		out->device = BPF_CORE_READ(inode, i_sb, s_dev);
-		out->unlinked = BPF_CORE_READ(inode, i_nlink) == 0;
+		out->file_pages = ((__u64)READ_BY(known, inode, i_size) + PAGE_BYTES - 1) / PAGE_BYTES;
+		out->inode = READ_BY(known, inode, i_ino);
+		out->device = READ_BY(known, inode, i_sb, s_dev);
+		out->unlinked = READ_BY(known, inode, i_nlink) == 0;
 		out->recent = changed_ns >= configured.files_since_ns;
 		out->changed = changed_ns >= configured.started_ns;
 		out->waits |= magic == FUSE_SUPER_MAGIC;
 		out->memory_file = is_memory_file_system(magic) && (out->unlinked || out->flags & VM_SHARED);
 		out->viewed = out->flags & VM_SHARED &&
-			      (!(BPF_CORE_READ(inode, i_flags) & S_PRIVATE) ||
-			       BPF_CORE_READ(inode, i_mapping, i_mmap_writable.counter) > 1);
+			      (!(READ_BY(known, inode, i_flags) & S_PRIVATE) ||
+			       READ_BY(known, inode, i_mapping, i_mmap_writable.counter) > 1);
 		out->by_value = out->unlinked || out->memory_file || out->recent;
-		out->file_offset = BPF_CORE_READ(vma, vm_pgoff) * PAGE_BYTES;
+		out->file_offset = READ_BY(known, vma, vm_pgoff) * PAGE_BYTES;
 	}
 }
 
@@ -63,7 +64,8 @@ __noinline int note_mapping(void)
 	if (!job)
 		return 0;
 	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
-	read_mapping((void *)job->vma, &job->mapping);
+	read_mapping(bpf_rdonly_cast((void *)job->vma, bpf_core_type_id_kernel(struct vm_area_struct)),
+		     &job->mapping, true);
 	return 0;
 }
 
@@ -73,7 +75,7 @@ static long on_mapping(struct task_struct *task, struct vm_area_struct *vma, voi
 	struct page_job *job = this_job();
 
 	if (job)
-		read_mapping(vma, &job->mapping);
+		read_mapping(vma, &job->mapping, true);
 	return 0;
 }
 
@@ -105,7 +107,7 @@ __noinline int find_in_tree(__u64 address)
 		} else if (address < BPF_CORE_READ(vma, vm_start)) {
 			node = BPF_CORE_READ(node, rb_left);
 		} else {
-			read_mapping(vma, &job->mapping);
+			read_mapping(vma, &job->mapping, false);
 			break;
 		}
 	}

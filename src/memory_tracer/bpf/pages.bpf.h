@@ -126,8 +126,6 @@ __noinline int take_page(__u64 index)
 		return 0;
 	index %= GROUP_PAGES; /* known to be so, but not to the verifier */
 	address = job->group + index * PAGE_BYTES;
-	if (address < job->cursor || address >= job->limit)
-		return 0;
 	if (job->present)
 		entry = job->entries[index];
 	cached = job->cached >> index & 1;
@@ -164,6 +162,18 @@ __noinline int take_page(__u64 index)
 	return 0;
 }
 
+/* A bit for each page of the current group that belongs to the region. */
+static __always_inline __u64 pages_in_region(const struct page_job *job)
+{
+	__u64 first = (job->cursor - job->group) / PAGE_BYTES % GROUP_PAGES;
+	__u64 left = job->limit - job->group;
+	__u64 pages = ~0ULL << first;
+
+	if (left < GROUP_BYTES)
+		pages &= (1ULL << left / PAGE_BYTES % GROUP_PAGES) - 1;
+	return pages;
+}
+
 /*
  * Pages are sent without comparing: what was sent before is not what was last sent. (A page may
  * lie in a hot region and, by itself, in one that is not.)
@@ -184,7 +194,7 @@ static __always_inline int step(const enum loop_engine engine)
 	struct page_job *job = this_job();
 	struct mapping_info *mapping;
 	bool look_up_cache;
-	__u64 next;
+	__u64 next, wanted;
 
 	if (!job || job->cursor >= job->end)
 		return 1;
@@ -232,9 +242,12 @@ static __always_inline int step(const enum loop_engine engine)
 		job->outcome.unchanged += GROUP_PAGES;
 		count(COUNTER_UNCHANGED, GROUP_PAGES);
 	} else {
+		wanted = pages_in_region(job);
 #pragma clang loop unroll(disable)
-		for (__u64 i = 0; i < GROUP_PAGES; i++)
-			take_page(i);
+		for (__u64 i = 0; i < GROUP_PAGES; i++) {
+			if (wanted >> i & 1)
+				take_page(i);
+		}
 	}
 	next = job->group + GROUP_BYTES;
 	job->cursor = next < job->limit ? next : job->limit;

@@ -36,9 +36,7 @@ static __always_inline bool event_matters(const struct event_record *event)
 /* What a request for `protection` gives the current process (READ_IMPLIES_EXEC, personality(2)). */
 static __always_inline __u64 effective_protection(__u64 protection)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
-
-	if (protection & PROT_READ && BPF_CORE_READ(task, personality) & READ_IMPLIES_EXEC)
+	if (protection & PROT_READ && READ_CURRENT(personality) & READ_IMPLIES_EXEC)
 		protection |= PROT_EXEC;
 	return protection;
 }
@@ -55,10 +53,16 @@ struct task_struct___x86 {
 /* Whether the system call that the current thread is in came by the 32-bit ABI. */
 static __always_inline bool is_compat_call(void)
 {
-	struct task_struct___x86 *x86 = (void *)bpf_get_current_task();
+	struct task_struct___x86 *x86 = NULL;
 
-	return bpf_core_field_exists(x86->thread_info.status) &&
-	       BPF_CORE_READ(x86, thread_info.status) & TS_COMPAT;
+	if (!bpf_core_field_exists(x86->thread_info.status))
+		return false;
+	if (kernel_has_task_btf()) {
+		x86 = (void *)bpf_get_current_task_btf();
+		return x86->thread_info.status & TS_COMPAT;
+	}
+	x86 = (void *)bpf_get_current_task();
+	return BPF_CORE_READ(x86, thread_info.status) & TS_COMPAT;
 }
 
 static __always_inline bool protection_matters(__u64 protection)
@@ -66,21 +70,31 @@ static __always_inline bool protection_matters(__u64 protection)
 	return (protection & configured.protection_mask) == configured.protection_value;
 }
 
-/* Ids as the process itself sees them, from the innermost PID namespace. */
-static __always_inline __u32 inner_id(struct task_struct *task)
+/* A thread's id as its process itself sees it, in the innermost PID namespace; `outer` in ours. */
+static __always_inline __u32 inner_id(struct task_struct *task, const bool known, __u32 outer)
 {
-	struct pid *pid = BPF_CORE_READ(task, thread_pid);
-	__u32 level = BPF_CORE_READ(pid, level);
+	__u32 level = READ_BY(known, task, thread_pid, level);
 	struct upid inner = {};
+	struct pid *pid;
 
+	if (!level)
+		return outer;
+	pid = BPF_CORE_READ(task, thread_pid);
 	bpf_core_read(&inner, sizeof(inner), &pid->numbers[level]);
 	return inner.nr;
+}
+
+/* Of the thread that the event's header names. */
+static __always_inline void note_inner_ids(struct event_record *event, struct task_struct *task,
+					   const bool known)
+{
+	event->namespace_pid = inner_id(READ_BY(known, task, group_leader), known, event->header.pid);
+	event->namespace_tid = inner_id(task, known, event->header.tid);
 }
 
 /* Start the current thread's event over: everything but what `kind` itself is about. */
 static __always_inline void begin_event(struct page_job *job, struct trace_target *target, __u32 kind)
 {
-	struct task_struct *task = (void *)bpf_get_current_task();
 	struct event_record *event = &job->event;
 	__u64 pid_tgid = bpf_get_current_pid_tgid();
 
@@ -108,15 +122,17 @@ static __always_inline void begin_event(struct page_job *job, struct trace_targe
 	event->header.size = sizeof(*event);
 	event->header.timestamp_ns = bpf_ktime_get_ns();
 	if (!target->start_time_ns)
-		target->start_time_ns = start_time_of(task);
+		target->start_time_ns = READ_CURRENT(group_leader, start_boottime);
 	event->header.start_time_ns = target->start_time_ns;
 	event->header.pid = pid_tgid >> 32;
 	event->header.tid = pid_tgid;
 	event->kind = kind;
 	event->uid = bpf_get_current_uid_gid();
 	event->cgroup_id = bpf_get_current_cgroup_id();
-	event->namespace_pid = inner_id(BPF_CORE_READ(task, group_leader));
-	event->namespace_tid = inner_id(task);
+	if (kernel_has_task_btf())
+		note_inner_ids(event, bpf_get_current_task_btf(), true);
+	else
+		note_inner_ids(event, (void *)bpf_get_current_task(), false);
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
 }
 
@@ -127,8 +143,7 @@ static __always_inline void describe_other(struct event_record *event, struct ta
 	event->header.tid = BPF_CORE_READ(task, pid);
 	event->uid = BPF_CORE_READ(task, cred, uid.val);
 	event->cgroup_id = 0;
-	event->namespace_pid = inner_id(BPF_CORE_READ(task, group_leader));
-	event->namespace_tid = inner_id(task);
+	note_inner_ids(event, task, false);
 	bpf_probe_read_kernel_str(event->comm, sizeof(event->comm), &task->comm);
 }
 
@@ -140,8 +155,8 @@ static __always_inline void note_caller(struct event_record *event)
 	if (!kernel_has_task_pt_regs())
 		return;
 	registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	event->caller_ip = PT_REGS_IP_CORE(registers);
-	event->caller_sp = PT_REGS_SP_CORE(registers);
+	event->caller_ip = PT_REGS_IP(registers);
+	event->caller_sp = PT_REGS_SP(registers);
 }
 
 static __always_inline void on_fork(struct task_struct *parent, struct task_struct *child)
@@ -172,8 +187,7 @@ static __always_inline void on_fork(struct task_struct *parent, struct task_stru
 	event->header.pid = pid;
 	event->header.tid = BPF_CORE_READ(child, pid);
 	event->parent_pid = parent_pid;
-	event->namespace_pid = inner_id(BPF_CORE_READ(child, group_leader));
-	event->namespace_tid = inner_id(child);
+	note_inner_ids(event, child, false);
 	if (event_matters(event))
 		send_event();
 }

@@ -153,10 +153,8 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 {
 	struct event_record *event = &job->event;
 	struct region_state *state;
-	struct mm_struct *mm;
 
-	mm = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), mm);
-	job->page_tables = (__u64)BPF_CORE_READ(mm, pgd);
+	job->page_tables = (__u64)READ_CURRENT(mm, pgd);
 	job->cursor = event->header.address;
 	job->end = event->header.address + event->length;
 	job->pages_left = configured.page_limit;

@@ -18,7 +18,6 @@ static __always_inline void sample(__u64 instruction, __u64 stack)
 	struct page_job *job = this_job();
 	struct event_record *event;
 	struct mapping_info *mapping;
-	struct mm_struct *mm;
 
 	if (!target || !job)
 		return;
@@ -39,8 +38,7 @@ static __always_inline void sample(__u64 instruction, __u64 stack)
 	if (!event_matters(event))
 		return;
 	count(COUNTER_SAMPLES, 1);
-	mm = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), mm);
-	job->page_tables = (__u64)BPF_CORE_READ(mm, pgd);
+	job->page_tables = (__u64)READ_CURRENT(mm, pgd);
 	job->hot = 1;
 	job->epoch = 0;
 	job->pages_left = 1;

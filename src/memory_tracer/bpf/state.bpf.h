@@ -280,6 +280,11 @@ struct page_job {
 	struct event_record event;
 	struct outcome_record outcome;
 	struct path_walk path;
+	struct user_stack_record stack;
+	__u64 frame;       /* where note_frame goes on, */
+	__u64 frame_above; /* if it is not below that */
+	__u32 is_32bit;    /* the code that called */
+	__u32 reserved_stack;
 	__u64 vma;           /* argument of note_mapping */
 	__u64 address_space; /* argument of await_lock */
 	__u64 look_start;    /* what the last look is for; see look.bpf.h */
