@@ -24,6 +24,19 @@ enum {
 
 /* ---- mmap -------------------------------------------------------------------------------- */
 
+static __always_inline struct mmap_args_t mmap_call(__u64 address, __u64 length, __u64 protection,
+						    __u64 flags, __u64 fd, __u64 offset)
+{
+	return (struct mmap_args_t){
+		.address = address,
+		.length = length,
+		.protection = protection,
+		.flags = flags,
+		.fd = fd,
+		.offset = offset,
+	};
+}
+
 static __always_inline int enter_mmap(void *ctx, struct mmap_args_t arguments, const enum loop_engine engine)
 {
 	struct trace_target *target = traced_target();
@@ -186,7 +199,8 @@ static __always_inline bool join_placing(struct page_job *job, struct trace_targ
 	bpf_map_delete_elem(&placing_args, &thread);
 	if (failed(result))
 		return false;
-	if (taken.result_at && bpf_probe_read_user(&result, sizeof(__u32), (void *)taken.result_at))
+	if (taken.result_at && !job->tree &&
+	    bpf_probe_read_user(&result, sizeof(__u32), (void *)taken.result_at))
 		return false;
 	target->epoch = 0; /* pages came here from elsewhere, and bring their accessed bits along */
 	find_mapping(job, result, engine);
@@ -259,6 +273,23 @@ static __always_inline bool places_memory(__s64 number)
 	       number == NR_MREMAP || number == NR_SHMAT;
 }
 
+/* A call of interest ends, and its event is in preparation: send it, with pages. */
+static __always_inline void end_call(struct page_job *job, struct trace_target *target,
+				     const enum loop_engine engine)
+{
+	note_caller(&job->event);
+	if (is_compat_call())
+		job->event.status |= STATUS_COMPAT;
+	if (!event_matters(&job->event))
+		return;
+	job->may_wait = 1;
+	await_room(0);
+	if (protection_matters(job->event.protection))
+		finish_call(job, target, engine);
+	else
+		lost_execute(job);
+}
+
 /*
  * Exit of all calls. One program for all, because most of its load time is the verifier's
  * work on the page loop; a thread is inside at most one call, so the saved arguments say which.
@@ -267,7 +298,7 @@ static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const
 {
 	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
-	__s64 number = ctx->id;
+	__s32 number = ctx->id; /* of a single call's tracepoint the rest of the word is anything */
 	__s64 result = ctx->ret;
 
 	if (!target || !job || !places_memory(number))
@@ -275,17 +306,7 @@ static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const
 	if (!join_mprotect(job, target, result) && !join_mmap(job, target, result) &&
 	    !join_placing(job, target, result, engine) && !join_unpaired(job, target, number, result))
 		return 0;
-	note_caller(&job->event);
-	if (is_compat_call())
-		job->event.status |= STATUS_COMPAT;
-	if (!event_matters(&job->event))
-		return 0;
-	job->may_wait = 1;
-	await_room(0);
-	if (protection_matters(job->event.protection))
-		finish_call(job, target, engine);
-	else
-		lost_execute(job);
+	end_call(job, target, engine);
 	return 0;
 }
 
@@ -341,26 +362,26 @@ static __always_inline int enter_old_mmap(void *ctx, __u64 arguments_at, const e
 
 	if (bpf_probe_read_user(arguments, sizeof(arguments), (void *)arguments_at))
 		return 0;
-	return enter_mmap(ctx,
-			  (struct mmap_args_t){arguments[0], arguments[1], arguments[2], arguments[3],
-					       arguments[4], arguments[5]},
-			  engine);
+	return enter_mmap(
+		ctx,
+		mmap_call(arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]),
+		engine);
 }
 
 /* int $0x80, and 32-bit programs: the tracepoints of single system calls do not see them. */
-static __always_inline int enter_compat(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
+static __always_inline int enter_compat(void *ctx, __u64 number, const __u64 *arguments,
+					const enum loop_engine engine)
 {
-	const __u64 first = ctx->args[0], second = ctx->args[1], third = ctx->args[2], fourth = ctx->args[3],
-		    fifth = ctx->args[4];
+	const __u64 first = arguments[0], second = arguments[1], third = arguments[2], fourth = arguments[3],
+		    fifth = arguments[4];
 
-	switch (ctx->id) {
+	switch (number) {
 	case COMPAT_OLD_MMAP:
 		return enter_old_mmap(ctx, first, engine);
 	case COMPAT_MMAP:
-		return enter_mmap(
-			ctx,
-			(struct mmap_args_t){first, second, third, fourth, fifth, ctx->args[5] * PAGE_BYTES},
-			engine);
+		return enter_mmap(ctx,
+				  mmap_call(first, second, third, fourth, fifth, arguments[5] * PAGE_BYTES),
+				  engine);
 	case COMPAT_MPROTECT:
 		return enter_mprotect(ctx, mprotect_call(EVENT_MPROTECT, first, second, third, -1), engine);
 	case COMPAT_PKEY_MPROTECT:

@@ -16,7 +16,7 @@
 /* A system call in progress, with the numbers and arguments of whichever ABI it came by. */
 struct call {
 	__u64 number;
-	__u64 arguments[5];
+	__u64 arguments[6];
 	bool compat;
 };
 
@@ -35,6 +35,7 @@ struct change {
 /* asm/unistd_64.h; those of the 32-bit ABI are in calls.bpf.h */
 enum {
 	NATIVE_WRITE = 1,
+	NATIVE_MUNMAP = 11,
 	NATIVE_BRK = 12,
 	NATIVE_PWRITE = 18,
 	NATIVE_WRITEV = 20,
@@ -58,23 +59,25 @@ static __always_inline void read_call(struct call *call)
 
 	call->compat = is_compat_call();
 #if defined(__TARGET_ARCH_x86)
-	call->number = BPF_CORE_READ(registers, orig_ax);
+	call->number = registers->orig_ax;
 	if (call->compat) {
-		call->arguments[0] = (__u32)BPF_CORE_READ(registers, bx);
-		call->arguments[1] = (__u32)BPF_CORE_READ(registers, cx);
-		call->arguments[2] = (__u32)BPF_CORE_READ(registers, dx);
-		call->arguments[3] = (__u32)BPF_CORE_READ(registers, si);
-		call->arguments[4] = (__u32)BPF_CORE_READ(registers, di);
+		call->arguments[0] = (__u32)registers->bx;
+		call->arguments[1] = (__u32)registers->cx;
+		call->arguments[2] = (__u32)registers->dx;
+		call->arguments[3] = (__u32)registers->si;
+		call->arguments[4] = (__u32)registers->di;
+		call->arguments[5] = (__u32)registers->bp;
 		return;
 	}
+	call->arguments[5] = registers->r9;
 #else
 	call->number = ~0ULL; /* the numbers above are not this machine's */
 #endif
-	call->arguments[0] = PT_REGS_PARM1_CORE_SYSCALL(registers);
-	call->arguments[1] = PT_REGS_PARM2_CORE_SYSCALL(registers);
-	call->arguments[2] = PT_REGS_PARM3_CORE_SYSCALL(registers);
-	call->arguments[3] = PT_REGS_PARM4_CORE_SYSCALL(registers);
-	call->arguments[4] = PT_REGS_PARM5_CORE_SYSCALL(registers);
+	call->arguments[0] = PT_REGS_PARM1_SYSCALL(registers);
+	call->arguments[1] = PT_REGS_PARM2_SYSCALL(registers);
+	call->arguments[2] = PT_REGS_PARM3_SYSCALL(registers);
+	call->arguments[3] = PT_REGS_PARM4_SYSCALL(registers);
+	call->arguments[4] = PT_REGS_PARM5_SYSCALL(registers);
 }
 
 static __always_inline struct change pages_at(__u64 address, __u64 length)
@@ -218,15 +221,14 @@ static __always_inline struct task_struct *owner_of(struct mm_struct *mm)
 	return BPF_CORE_READ(owner, mm) == mm ? owner : NULL;
 }
 
-static __always_inline int before_lock(struct trace_event_raw_mmap_lock___any *ctx)
+/* Look at what the thread that asks for the lock of `mm` may be about to change. The caller ends here. */
+static __always_inline int before_lock(void *ctx, struct mm_struct *mm, bool write, const struct call *call)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	__u32 pid = bpf_get_current_pid_tgid() >> 32, tid = bpf_get_current_pid_tgid();
-	struct mm_struct *mm = ctx->mm;
 	struct page_job *job = this_job();
 	struct change change = NOTHING;
-	bool own = BPF_CORE_READ(task, mm) == mm;
-	struct call call = {};
+	bool own = task->mm == mm;
 
 	if (!own) {
 		if (!(configured.flags & CONFIG_OTHERS) || !have_page_tables())
@@ -237,18 +239,17 @@ static __always_inline int before_lock(struct trace_event_raw_mmap_lock___any *c
 	}
 	if (!traced_process(pid) || !job)
 		return 0;
-	read_call(&call);
 	if (!own)
-		change = reached_change(&call);
-	else if (ctx->write)
-		change = own_change(&call, mm);
-	else if (!call.compat) /* its own memory, through /proc/self/mem */
-		change = reached_change(&call);
+		change = reached_change(call);
+	else if (write)
+		change = own_change(call, mm);
+	else if (!call->compat) /* its own memory, through /proc/self/mem */
+		change = reached_change(call);
 	if (change.start >= change.end)
 		return 0;
 	ask_for_look(job, change.start, change.end, 0);
-	job->look_call = call.number;
-	job->look_compat = call.compat;
+	job->look_call = call->number;
+	job->look_compat = call->compat;
 	job->look_pid = pid;
 	job->look_tid = tid;
 	bpf_tail_call(ctx, &look_program, 0);

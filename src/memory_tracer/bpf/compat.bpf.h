@@ -102,6 +102,7 @@ enum bpf_func_id___newer {
 
 /* Give a number the type that it is known to point to. Linux 6.2. */
 extern void *bpf_rdonly_cast(const void *pointer, __u32 type) __weak __ksym;
+#define kernel_has_cast() (&bpf_rdonly_cast != NULL)
 
 #if defined(__TARGET_ARCH_x86)
 #define USER32_CS 0x23 /* arch/x86/include/asm/segment.h */
@@ -117,6 +118,29 @@ struct mm_struct___tree {
 
 struct vm_area_struct___tree {
 	struct rb_node vm_rb;
+} __attribute__((preserve_access_index));
+
+/* The tree that took its place; the types of its nodes that have no name here are leaves. */
+#define TREE_RANGE 2  /* maple_range_64 */
+#define TREE_ARANGE 3 /* maple_arange_64 */
+struct maple_range_64___any {
+	void *parent;
+	__u64 pivot[15];
+	void *slot[16];
+} __attribute__((preserve_access_index));
+
+struct maple_arange_64___any {
+	void *parent;
+	__u64 pivot[9];
+	void *slot[10];
+} __attribute__((preserve_access_index));
+
+struct maple_tree___any {
+	void *ma_root;
+} __attribute__((preserve_access_index));
+
+struct mm_struct___maple {
+	struct maple_tree___any mm_mt;
 } __attribute__((preserve_access_index));
 
 /* When an inode last changed has stood under three names (6.6: __i_ctime, 6.11: i_ctime_sec). */
@@ -180,6 +204,10 @@ struct trace_event_raw_mmap_lock___any {
 } __attribute__((preserve_access_index));
 
 struct trace_event_raw_io_uring_submit_req___any {
+	__u8 opcode;
+} __attribute__((preserve_access_index));
+
+struct io_kiocb___any {
 	__u8 opcode;
 } __attribute__((preserve_access_index));
 

@@ -114,6 +114,72 @@ __noinline int find_in_tree(__u64 address)
 	return 0;
 }
 
+/*
+ * The tree of mappings since Linux 6.1 (include/linux/maple_tree.h): a node's pivots are the last addresses
+ * that its slots cover; pivots beyond the last one used are 0. The lowest byte of a pointer to a node says
+ * of what type it is.
+ */
+#define TREE_NODE_MASK 255ULL
+#define TREE_TYPE(node) ((node) >> 3 & 15)
+#define TREE_LEVELS 8
+
+/* Go from job->tree_node down to what covers `address`: a node, or at the end the mapping. Zero at the end. */
+__noinline int find_slot(__u64 address)
+{
+	struct page_job *job = this_job();
+	__u32 slots, pivots, i;
+	__u64 node, type, pivot;
+
+	if (!job || !kernel_has_cast())
+		return 0;
+	node = job->tree_node & ~TREE_NODE_MASK;
+	type = TREE_TYPE(job->tree_node);
+	job->tree_node = 0;
+	if (!node || bpf_probe_read_kernel(job->tree_words, sizeof(job->tree_words), (void *)node))
+		return 0;
+	if (type == TREE_ARANGE) {
+		slots = bpf_core_field_offset(struct maple_arange_64___any, slot) / sizeof(__u64);
+		pivots = bpf_core_field_offset(struct maple_arange_64___any, pivot) / sizeof(__u64);
+	} else {
+		slots = bpf_core_field_offset(struct maple_range_64___any, slot) / sizeof(__u64);
+		pivots = bpf_core_field_offset(struct maple_range_64___any, pivot) / sizeof(__u64);
+	}
+	slots %= TREE_NODE_WORDS;
+	pivots %= TREE_NODE_WORDS;
+#pragma clang loop unroll(disable)
+	for (i = 0; i < TREE_NODE_WORDS / 2 && pivots + i < slots; i++) {
+		pivot = job->tree_words[(pivots + i) % TREE_NODE_WORDS];
+		if (address <= pivot || (i && !pivot))
+			break;
+	}
+	job->tree_node = job->tree_words[(slots + i) % TREE_NODE_WORDS];
+	return type >= TREE_RANGE;
+}
+
+/*
+ * Make job->mapping the one at `address` while the current thread holds the lock to write, which bpf_find_vma
+ * would like to have. Nobody else changes the tree then.
+ */
+__noinline int find_locked(__u64 address)
+{
+	struct page_job *job = this_job();
+
+	if (!job || !kernel_has_cast())
+		return 0;
+	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
+	job->tree_node = job->tree;
+#pragma clang loop unroll(disable)
+	for (int level = 0; level < TREE_LEVELS; level++) {
+		if (!find_slot(address))
+			break;
+	}
+	if (!job->tree_node)
+		return 0;
+	read_mapping(bpf_rdonly_cast((void *)job->tree_node, bpf_core_type_id_kernel(struct vm_area_struct)),
+		     &job->mapping, true);
+	return 0;
+}
+
 /* The same on kernels that have bpf_find_vma. Global, as the verifier would follow each call of it. */
 __noinline int find_with_lookup(__u64 address)
 {
@@ -123,6 +189,10 @@ __noinline int find_with_lookup(__u64 address)
 	if (!job)
 		return 0;
 	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
+	if (kernel_has_cast() && job->tree) {
+		find_locked(address);
+		return 0;
+	}
 	error = bpf_find_vma(bpf_get_current_task_btf(), address, on_mapping, NULL, 0);
 	if (error && error != -ENOENT)
 		count(COUNTER_MAPPING_UNKNOWN, 1);

@@ -9,7 +9,7 @@
  * Programs whose names end in __bounded, __callback or __iterator exist once for each way to
  * repeat work that some kernel has (see enum loop_engine); the loader loads one of the three.
  */
-#include "changes.bpf.h"
+#include "locks.bpf.h"
 #include "sample.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -92,18 +92,16 @@ int enter_discard__iterator(struct trace_event_raw_sys_enter *ctx)
 	if (!target || !job)
 		return 0;
 	ask_for_look(job, 0, ~0ULL, 0);
-	job->look_call = ctx->id;
+	job->look_call = (__u32)ctx->id;
 	bpf_tail_call(ctx, &look_program, 0);
 	return 0;
 }
 
 /* io_uring does the same without a system call for each. */
-SEC("?tracepoint/io_uring/io_uring_submit_req")
-int submit_request__iterator(struct trace_event_raw_io_uring_submit_req___any *ctx)
+static __always_inline int before_request(void *ctx, __u8 what)
 {
 	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
-	__u8 what = ctx->opcode;
 
 	if (!target || !job)
 		return 0;
@@ -112,29 +110,45 @@ int submit_request__iterator(struct trace_event_raw_io_uring_submit_req___any *c
 	return 0;
 }
 
+SEC("?tracepoint/io_uring/io_uring_submit_req")
+int submit_request__iterator(struct trace_event_raw_io_uring_submit_req___any *ctx)
+{
+	return before_request(ctx, ctx->opcode);
+}
+
 /* ---- any system call ------------------------------------------------------------------------- */
 
 /*
  * Code that was written without a call may have run since the last one, and be gone after this one's
  * return. So what can change silently is looked at, as long as that does not slow the target too much.
  */
-static __always_inline int before_call(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
+static __always_inline int look_before_call(void *ctx, __u64 number)
 {
 	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
 
-	if (!target || !job)
-		return 0;
-	if (is_compat_call())
-		enter_compat(ctx, engine);
-	if (engine != ENGINE_ITERATOR || !may_look_before_call(target))
+	if (!target || !job || !may_look_before_call(target))
 		return 0;
 	ask_for_look(job, 0, ~0ULL, 0);
 	job->silent = 1;
-	job->look_call = ctx->id;
+	job->look_call = number;
 	job->look_compat = is_compat_call();
 	bpf_tail_call(ctx, &look_program, 0);
 	return 0;
+}
+
+/* The same, and before that what the tracepoints of single calls do not see. */
+static __always_inline int before_call(struct trace_event_raw_sys_enter *ctx, const enum loop_engine engine)
+{
+	if (!traced_target())
+		return 0;
+	if (is_compat_call()) {
+		const __u64 arguments[6] = {ctx->args[0], ctx->args[1], ctx->args[2],
+					    ctx->args[3], ctx->args[4], ctx->args[5]};
+
+		enter_compat(ctx, ctx->id, arguments, engine);
+	}
+	return engine == ENGINE_ITERATOR ? look_before_call(ctx, ctx->id) : 0;
 }
 
 /* ---- before an address space changes ------------------------------------------------------- */
@@ -142,7 +156,10 @@ static __always_inline int before_call(struct trace_event_raw_sys_enter *ctx, co
 SEC("?tracepoint/mmap_lock/mmap_lock_start_locking")
 int before_lock__iterator(struct trace_event_raw_mmap_lock___any *ctx)
 {
-	return before_lock(ctx);
+	struct call call = {};
+
+	read_call(&call);
+	return before_lock(ctx, ctx->mm, ctx->write, &call);
 }
 
 /* ---- the end of an address space ------------------------------------------------------------- */
@@ -222,8 +239,8 @@ static __always_inline int exit_thread(void *ctx, const enum loop_engine engine)
 	int enter_mmap__##suffix(struct trace_event_raw_sys_enter *ctx)                                      \
 	{                                                                                                    \
 		return enter_mmap(ctx,                                                                       \
-				  (struct mmap_args_t){ctx->args[0], ctx->args[1], ctx->args[2],             \
-						       ctx->args[3], ctx->args[4], ctx->args[5]},            \
+				  mmap_call(ctx->args[0], ctx->args[1], ctx->args[2], ctx->args[3],          \
+					    ctx->args[4], ctx->args[5]),                                     \
 				  engine);                                                                   \
 	}                                                                                                    \
 	SEC("?tracepoint/syscalls/sys_enter_mprotect")                                                       \
@@ -283,9 +300,7 @@ int process_exec(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* A tracepoint and not a raw one, to end in look__iterator. */
-SEC("?tracepoint/sched/sched_process_exec")
-int process_exec__vmas(void *ctx)
+static __always_inline int after_exec(void *ctx)
 {
 	struct page_job *job = this_job();
 
@@ -293,6 +308,92 @@ int process_exec__vmas(void *ctx)
 	if (current_target() && job)
 		look_before(ctx, job, 0, ~0ULL, EVENT_EXEC_MAPPING);
 	return 0;
+}
+
+/* A tracepoint and not a raw one, to end in look__iterator. */
+SEC("?tracepoint/sched/sched_process_exec")
+int process_exec__vmas(void *ctx)
+{
+	return after_exec(ctx);
+}
+
+/* ---- the hook mm-lock: raw tracepoints only, so that all can end in one program ---------------- */
+
+/* Never attached: the others end by calling it. */
+SEC("?raw_tp")
+int look__lock(void *ctx)
+{
+	return look();
+}
+
+SEC("?raw_tp/mmap_lock_start_locking")
+int lock_started__lock(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct mm_struct *mm = (void *)ctx->args[0];
+	bool write = ctx->args[1];
+	struct call call = {};
+
+	read_call(&call);
+	if (write && bpf_get_current_task_btf()->mm == mm)
+		enter_call(ctx, &call);
+	return before_lock(ctx, mm, write, &call);
+}
+
+SEC("?raw_tp/vm_unmapped_area")
+int area_found__lock(struct bpf_raw_tracepoint_args *ctx)
+{
+	return area_found(ctx->args[0]);
+}
+
+SEC("?raw_tp/mmap_lock_released")
+int lock_released__lock(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct mm_struct *mm = (void *)ctx->args[0];
+
+	return ctx->args[1] && bpf_get_current_task_btf()->mm == mm ? lock_released(mm) : 0;
+}
+
+/* Run by the recorder: the next step of a pass over a process, by a PID and a TID. */
+SEC("?raw_tp")
+int pass__lock(struct bpf_raw_tracepoint_args *ctx)
+{
+	return pass(ctx, ctx->args[0], ctx->args[1]);
+}
+
+SEC("?raw_tp/sys_enter")
+int before_call__lock(struct bpf_raw_tracepoint_args *ctx)
+{
+	return look_before_call(ctx, ctx->args[1]);
+}
+
+SEC("?raw_tp/sched_prepare_exec")
+int prepare_exec__lock(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct page_job *job = this_job();
+
+	if (traced_target() && job)
+		look_before(ctx, job, 0, ~0ULL, EVENT_EXEC);
+	return 0;
+}
+
+SEC("?raw_tp/sched_process_exec")
+int process_exec__lock(struct bpf_raw_tracepoint_args *ctx)
+{
+	return after_exec(ctx);
+}
+
+SEC("?raw_tp/sched_process_exit")
+int process_exit__lock(struct bpf_raw_tracepoint_args *ctx)
+{
+	return exit_thread(ctx, ENGINE_ITERATOR);
+}
+
+SEC("?raw_tp/io_uring_submit_req")
+int submit_request__lock(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct io_kiocb___any *request = (void *)ctx->args[0];
+
+	return before_request(ctx, BPF_CORE_READ(request, opcode));
 }
 
 /* ---- sampling --------------------------------------------------------------------------------- */

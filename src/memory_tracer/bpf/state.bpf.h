@@ -25,6 +25,7 @@ struct mmap_args_t {
 	__u64 flags;
 	__u64 fd;
 	__u64 offset;
+	__u64 found; /* where the kernel found room for it; only with the hook mm-lock */
 };
 
 struct mprotect_args_t {
@@ -62,6 +63,7 @@ struct placing_args_t {
 	__u64 arguments[5];
 	__u64 kind;      /* enum event_kind */
 	__u64 result_at; /* where in the caller's memory the address is, if it is not returned */
+	__u64 found;     /* as in mmap_args_t */
 };
 
 struct {
@@ -238,6 +240,9 @@ struct {
 	__type(value, struct fetch);
 } fetches SEC(".maps");
 
+/* A node of the tree of mappings (lib/maple_tree.c) has 256 bytes. */
+#define TREE_NODE_WORDS 32
+
 /* One call's pages on their way through. Too large for the stack; one per CPU. */
 struct page_job {
 	__u64 cursor;
@@ -285,6 +290,9 @@ struct page_job {
 	__u64 frame_above; /* if it is not below that */
 	__u32 is_32bit;    /* the code that called */
 	__u32 reserved_stack;
+	__u64 tree;      /* root of the mappings, locked by ourselves; 0: they are not */
+	__u64 tree_node; /* argument of find_slot, and its answer */
+	__u64 tree_words[TREE_NODE_WORDS];
 	__u64 vma;           /* argument of note_mapping */
 	__u64 address_space; /* argument of await_lock */
 	__u64 look_start;    /* what the last look is for; see look.bpf.h */

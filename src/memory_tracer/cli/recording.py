@@ -20,6 +20,7 @@ from ..record.launch import User
 from ..record.settings import (
     DEFAULT_RING_BYTES,
     DEFAULT_SIZE_LIMIT,
+    HOOKS,
     RECENT_SECONDS,
     ProtectionFilter,
     Settings,
@@ -120,6 +121,13 @@ _OPTIONS = (
         "[default: with run, not with attach]",
     ),
     click.option(
+        "--hook",
+        type=click.Choice(["auto", *HOOKS]),
+        default="auto",
+        show_default=True,
+        help="By what calls are seen: mm-lock costs other processes nothing, tracepoint is there everywhere.",
+    ),
+    click.option(
         "--file-age",
         type=click.FloatRange(min=0),
         default=RECENT_SECONDS,
@@ -188,6 +196,7 @@ def settings_from(options: dict[str, Any], *, launched: bool) -> Settings:
         lossless=launched if options["lossless"] is None else options["lossless"],
         sample_rate=options["sample_rate"],
         pass_rate=options["pass_rate"],
+        hook=None if options["hook"] == "auto" else options["hook"],
         all_calls=launched if options["all_calls"] is None else options["all_calls"],
         call_share=options["call_share"],
         files_since_ns=recently(options["file_age"]),

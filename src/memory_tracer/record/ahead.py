@@ -25,11 +25,12 @@ class Ahead:
     What fails here is tried again where it is needed, and fails there with a sentence.
     """
 
-    def __init__(self, library: Library, kernel: Kernel, ring_bytes: int) -> None:
-        """Begin."""
+    def __init__(self, library: Library, kernel: Kernel, ring_bytes: int, *, tracepoint: bool) -> None:
+        """Begin, without the ``tracepoint`` when none will be opened: it slows all processes."""
         self._library = library
         self._kernel = kernel
         self._ring_bytes = ring_bytes
+        self._tracepoint = tracepoint
         self._ring: int | None = None
         self._events: list[int] = []
         self._ring_maker = threading.Thread(target=self._create_ring)
@@ -41,8 +42,9 @@ class Ahead:
         self._ring = self._library.create_ring("events", self._ring_bytes)
 
     def _open_events(self) -> None:
-        with contextlib.suppress(Error):
-            self._events.append(self._kernel.open_tracepoint(*_TRACEPOINT))
+        if self._tracepoint:
+            with contextlib.suppress(Error):
+                self._events.append(self._kernel.open_tracepoint(*_TRACEPOINT))
         with contextlib.suppress(Error, OSError):
             self._events.append(self._kernel.open_sampler(threading.get_native_id(), _LOWEST_FREQUENCY))
 

@@ -15,6 +15,13 @@ from pathlib import Path
 from ..errors import PrivilegeError, UnsupportedError
 
 BTF_PATH = Path("/sys/kernel/btf/vmlinux")
+#: Those without which the hook mm-lock would not see all.
+_LOCK_TRACEPOINTS = (
+    "mmap_lock_start_locking",
+    "mmap_lock_released",
+    "vm_unmapped_area",
+    "sched_prepare_exec",
+)
 #: ``hdr_len``, ``str_off`` and ``str_len`` of ``struct btf_header``.
 _BTF_HEADER = struct.Struct("<4xI8xII")
 TRACEFS_PATHS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
@@ -96,6 +103,23 @@ class Kernel:
         It does since Linux 6.16 (the commit that moved it also gave it a field of its own).
         """
         return self.knows("trace_event_raw_sched_process_exit")
+
+    @cached_property
+    def has_lock_hook(self) -> bool:
+        """Whether calls can be seen by the lock of the address space (the hook mm-lock).
+
+        Its programs are for the raw tracepoints of Linux 6.16 and later, and for x86-64.
+        """
+        return (
+            os.uname().machine == "x86_64"
+            and self.exits_with_memory
+            and self.knows("bpf_iter_task_vma_new")
+            and all(self.has_raw_tracepoint(name) for name in _LOCK_TRACEPOINTS)
+        )
+
+    def has_raw_tracepoint(self, name: str) -> bool:
+        """Whether there is a tracepoint of that name, which programs can be attached to directly."""
+        return self.knows(f"btf_trace_{name}")
 
     @cached_property
     def has_task_work(self) -> bool:

@@ -44,7 +44,10 @@ _SHARED_PROGRAMS: Final = {
 }
 
 #: Programs that are called by others or by us, never attached.
-_UNATTACHED: Final = ("find_direct_map", "look__iterator", "sample__iterator")
+_UNATTACHED: Final = ("find_direct_map", "look__iterator", "look__lock", "pass__lock", "sample__iterator")
+#: The suffix of programs of the hook mm-lock, and what it shares with the other one.
+_LOCK_VARIANT: Final = "lock"
+_SHARED_BY_HOOKS: Final = ("process_fork", "find_direct_map", "sample__iterator")
 #: Programs that walk over VMAs (bpf_iter_task_vma_new, Linux 6.7).
 _VMA_PROGRAMS: Final = (
     "look",
@@ -59,8 +62,8 @@ _VMA_PROGRAMS: Final = (
 #: Programs whose tracepoints a kernel can be built without.
 _OPTIONAL: Final = ("submit_request__iterator", "before_lock__iterator")
 
-#: ``struct bpf_raw_tracepoint_args`` with twelve arguments, none of which is looked at.
-_RAW_TRACEPOINT_CONTEXT: Final = bytes(12 * 8)
+#: ``struct bpf_raw_tracepoint_args`` with twelve arguments, of which at most two are looked at.
+_RAW_TRACEPOINT_CONTEXT: Final = struct.Struct("<2Q80x")
 
 #: What is needed for everything else is not spent on samplers (two files for each thread).
 _RESERVED_FILES: Final = 24
@@ -101,17 +104,26 @@ class Program:
         self._libc = ctypes.CDLL(None)
         self.library = library or Library()
         kernel.check_pid_namespace()
-        self._ahead = Ahead(self.library, kernel, settings.ring_bytes)
+        self.page_loop = settings.page_loop or kernel.page_loop
+        self.hook = self._choose_hook()
+        self._ahead = Ahead(self.library, kernel, settings.ring_bytes, tracepoint=self.hook == "tracepoint")
         try:
             self._load_what_fits(meanwhile)
         except BaseException:
             self._ahead.close()
             raise
 
+    def _choose_hook(self) -> str:
+        """The hook that was asked for, or the best one. Raises UnsupportedError, also without BTF."""
+        fits = self._kernel.has_lock_hook and self.page_loop == "iterator"
+        if self.settings.hook == "mm-lock" and not fits:
+            raise UnsupportedError(
+                "the hook mm-lock needs Linux 6.16 on x86-64, and its page loop; use --hook tracepoint"
+            )
+        return self.settings.hook or ("mm-lock" if fits else "tracepoint")
+
     def _load_what_fits(self, meanwhile: Callable[[], None] | None) -> None:
         kernel = self._kernel
-        kernel.names  # noqa: B018 - without BTF nothing loads: say so before libbpf does
-        self.page_loop = self.settings.page_loop or kernel.page_loop
         self.looks_last = self.page_loop == "iterator" and kernel.knows("bpf_iter_task_vma_new")
         choices = [False]
         if self.looks_last and kernel.knows("bpf_task_from_pid"):
@@ -133,7 +145,8 @@ class Program:
             self._object.load(meanwhile)
             self.walks_page_tables = self._find_direct_map()
             if self.looks_last:
-                self._object.fill_program_array("look_program", "look__iterator")
+                look = "look__lock" if self.hook == "mm-lock" else "look__iterator"
+                self._object.fill_program_array("look_program", look)
         except BaseException:
             self._object.close()
             raise
@@ -144,7 +157,9 @@ class Program:
         has_vma_iterator = self.looks_last
         for name in self._object.programs():
             base, _, variant = name.partition("__")
-            if base == "process_exec":
+            if self.hook == "mm-lock" or variant == _LOCK_VARIANT:
+                wanted = self.hook == "mm-lock" and self._is_for_locks(name)
+            elif base == "process_exec":
                 wanted = (variant == "vmas") == has_vma_iterator
             else:
                 wanted = variant in ("", self.page_loop)
@@ -155,6 +170,14 @@ class Program:
             if wanted and name not in _UNATTACHED:
                 chosen.append(name)
         return chosen
+
+    def _is_for_locks(self, name: str) -> bool:
+        base, _, variant = name.partition("__")
+        if base == "before_call":
+            return variant == _LOCK_VARIANT and self.settings.all_calls
+        if base == "submit_request":
+            return variant == _LOCK_VARIANT and self._kernel.has_raw_tracepoint("io_uring_submit_req")
+        return variant == _LOCK_VARIANT or name in _SHARED_BY_HOOKS
 
     def _configure(self) -> None:
         configuration = self.settings.pack(
@@ -171,7 +194,7 @@ class Program:
     def _find_direct_map(self) -> bool:
         """Let the program look for the direct map, by which it sees absent pages at once."""
         try:
-            return self._object.test_run("find_direct_map", _RAW_TRACEPOINT_CONTEXT) == 1
+            return self._object.test_run("find_direct_map", _RAW_TRACEPOINT_CONTEXT.pack(0, 0)) == 1
         except LoadError:
             return False  # before 5.10 raw tracepoints cannot be run on request: pages are probed
 
@@ -272,10 +295,13 @@ class Program:
     def step(self, pid: int, tid: int) -> bool:
         """Compare the next pages of process ``pid`` that can change without a call; False at the end.
 
-        ``tid`` is one of its threads. The program takes the request from a system call that does
-        nothing else: the kernel does not know this advice.
+        ``tid`` is one of its threads. With tracepoints the program takes the request from a system
+        call that does nothing else: the kernel does not know this advice.
         """
-        self._libc.madvise(ctypes.c_void_p(pid), ctypes.c_size_t(tid), _ADVICE_PASS)
+        if self.hook == "mm-lock":
+            self._object.test_run("pass__lock", _RAW_TRACEPOINT_CONTEXT.pack(pid, tid))
+        else:
+            self._libc.madvise(ctypes.c_void_p(pid), ctypes.c_size_t(tid), _ADVICE_PASS)
         value = self._object.map("targets").lookup(_TARGET_KEY.pack(pid), _TARGET.size)
         return value is not None and _TARGET.unpack(value)[3] != 0
 

@@ -29,7 +29,7 @@ def capture_metadata(program: Program, command: Sequence[str] | None, pids: Sequ
         "command": list(command) if command is not None else None,
         "targets": list(pids),
         "engine": "ebpf",
-        "hook": "tracepoint",
+        "hook": program.hook,
         "page_loop": program.page_loop,
         "page_tables": program.walks_page_tables,
         "filters": program.settings.describe(),

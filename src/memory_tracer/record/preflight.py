@@ -97,7 +97,7 @@ def _program(kernel: Kernel) -> list[Finding]:
     return [
         Finding("BPF program", True, "loads and attaches"),
         Finding("engine", True, "ebpf"),
-        Finding("hook", True, "tracepoint"),
+        Finding("hook", True, program.hook),
         Finding("page loop", True, program.page_loop),
         Finding(
             "absent pages",

@@ -32,6 +32,9 @@ _CONFIGURATION = struct.Struct(f"<5Q10I2q{COMM_BYTES}s{_HASH_KEY_WORDS}Q")
 #: Ways in which the program can repeat work; see ``enum loop_engine`` in bpf/mapping.bpf.h.
 PAGE_LOOPS = ("iterator", "callback", "bounded")
 
+#: By what calls can be seen; see docs/ebpf.md.
+HOOKS = ("mm-lock", "tracepoint")
+
 MIN_RING_BYTES = PAGE_BYTES
 MAX_RING_BYTES = 1 << 30
 DEFAULT_RING_BYTES = 64 << 20
@@ -105,6 +108,8 @@ class Settings:
     #: Let a call wait for room in the ring instead of losing its pages.
     lossless: bool = True
     debug: bool = False
+    #: By what calls are seen; None: the best that this kernel has.
+    hook: str | None = None
     page_loop: str | None = None
     #: Mapped files that changed since (nanoseconds since epoch) are recorded by their bytes.
     files_since_ns: int = field(default_factory=lambda: recently(RECENT_SECONDS))
@@ -117,6 +122,8 @@ class Settings:
             )
         if self.page_loop is not None and self.page_loop not in PAGE_LOOPS:
             raise UsageError(f"{self.page_loop!r} is not a page loop; there are {', '.join(PAGE_LOOPS)}")
+        if self.hook is not None and self.hook not in HOOKS:
+            raise UsageError(f"{self.hook!r} is not a hook; there are {', '.join(HOOKS)}")
         if self.comm is not None and len(self.comm.encode()) >= COMM_BYTES:
             raise UsageError(
                 f"a process name has at most {COMM_BYTES - 1} bytes: {self.comm!r} never matches"
