@@ -43,6 +43,7 @@ enum {
 	NATIVE_PTRACE = 101,
 	NATIVE_REMAP_FILE_PAGES = 216,
 	NATIVE_PWRITEV = 296,
+	NATIVE_PROCESS_VM_READV = 310,
 	NATIVE_PROCESS_VM_WRITEV = 311,
 	NATIVE_PWRITEV2 = 328,
 	NATIVE_PROCESS_MADVISE = 440,
@@ -221,39 +222,47 @@ static __always_inline struct task_struct *owner_of(struct mm_struct *mm)
 	return BPF_CORE_READ(owner, mm) == mm ? owner : NULL;
 }
 
-/* Look at what the thread that asks for the lock of `mm` may be about to change. The caller ends here. */
-static __always_inline int before_lock(void *ctx, struct mm_struct *mm, bool write, const struct call *call)
+/* Have `program` look at what a call is about to change in a process, of which `tid` is a thread. */
+static __always_inline void look_at_change(void *ctx, void *program, const struct call *call,
+					   struct change change, __u32 pid, __u32 tid)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	__u32 pid = bpf_get_current_pid_tgid() >> 32, tid = bpf_get_current_pid_tgid();
 	struct page_job *job = this_job();
-	struct change change = NOTHING;
-	bool own = task->mm == mm;
 
-	if (!own) {
-		if (!(configured.flags & CONFIG_OTHERS) || !have_page_tables())
-			return 0;
-		task = owner_of(mm);
-		pid = BPF_CORE_READ(task, tgid);
-		tid = BPF_CORE_READ(task, pid);
-	}
-	if (!traced_process(pid) || !job)
-		return 0;
-	if (!own)
-		change = reached_change(call);
-	else if (write)
-		change = own_change(call, mm);
-	else if (!call->compat) /* its own memory, through /proc/self/mem */
-		change = reached_change(call);
-	if (change.start >= change.end)
-		return 0;
+	if (change.start >= change.end || !traced_process(pid) || !job)
+		return;
 	ask_for_look(job, change.start, change.end, 0);
 	job->look_call = call->number;
 	job->look_compat = call->compat;
 	job->look_pid = pid;
 	job->look_tid = tid;
-	bpf_tail_call(ctx, &look_program, 0);
-	return 0;
+	bpf_tail_call(ctx, program, 0);
+}
+
+/* The current thread asks for the lock of its own memory. */
+static __always_inline void look_at_own_change(void *ctx, struct mm_struct *mm, bool write,
+					       const struct call *call)
+{
+	struct change change = NOTHING;
+
+	if (write)
+		change = own_change(call, mm);
+	else if (!call->compat) /* through /proc/self/mem */
+		change = reached_change(call);
+	look_at_change(ctx, &look_program, call, change, bpf_get_current_pid_tgid() >> 32,
+		       bpf_get_current_pid_tgid());
+}
+
+/* It asks for the lock of another process's memory. */
+static __always_inline void look_at_reached_change(void *ctx, void *program, struct mm_struct *mm,
+						   const struct call *call)
+{
+	struct task_struct *owner;
+
+	if (!(configured.flags & CONFIG_OTHERS) || !have_page_tables())
+		return;
+	owner = owner_of(mm);
+	look_at_change(ctx, program, call, reached_change(call), BPF_CORE_READ(owner, tgid),
+		       BPF_CORE_READ(owner, pid));
 }
 
 #endif

@@ -49,6 +49,15 @@ static __always_inline bool has_room(__u64 bytes)
 	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) + bytes <= configured.page_room;
 }
 
+/* A record that was given back wakes the reader all the same. */
+static __always_inline void wake_reader(void)
+{
+	void *nothing = bpf_ringbuf_reserve(&events, sizeof(__u64), 0);
+
+	if (nothing)
+		bpf_ringbuf_discard(nothing, BPF_RB_FORCE_WAKEUP);
+}
+
 /* Nonzero: there is room. */
 __noinline int poll_room(__u64 bytes)
 {
@@ -66,11 +75,7 @@ __noinline int poll_room(__u64 bytes)
 /* The same for longer, with the reader woken before. */
 __noinline int wake_and_poll(__u64 bytes)
 {
-	void *nothing = bpf_ringbuf_reserve(&events, sizeof(__u64), 0);
-
-	/* A record that was given back wakes the reader all the same. */
-	if (nothing)
-		bpf_ringbuf_discard(nothing, BPF_RB_FORCE_WAKEUP);
+	wake_reader();
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < POLL_GROUPS; i++) {
 		if (poll_room(bytes))

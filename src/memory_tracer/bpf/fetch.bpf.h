@@ -72,10 +72,29 @@ static __always_inline int fetch_next(struct fetch *fetch)
 	return 0;
 }
 
+/* Send the event of a call that failed, with the error that it returns. */
+static __always_inline void send_failed(struct event_record *event)
+{
+	struct pt_regs *registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+
+	event->result = PT_REGS_RC(registers);
+	event->header.sequence = next_sequence();
+	if (bpf_ringbuf_output(&events, event, sizeof(*event), 0))
+		count(COUNTER_LOST_EVENTS, 1);
+	else
+		count(COUNTER_EVENTS, 1);
+	event->kind = 0;
+}
+
 static int fetch_pages(struct bpf_map *map, void *key, void *value)
 {
 	struct fetch *fetch = value;
 
+	if (fetch->failed.kind) {
+		bpf_preempt_disable();
+		send_failed(&fetch->failed);
+		bpf_preempt_enable();
+	}
 	bpf_repeat(FETCH_PAGES + FETCH_RUNS)
 	{
 		if (fetch_next(fetch))
@@ -84,24 +103,48 @@ static int fetch_pages(struct bpf_map *map, void *key, void *value)
 	return 0;
 }
 
-/* Have the thread do the work. Returns false if it cannot. */
-static __always_inline bool schedule_fetch(struct page_job *job)
+/* What the current thread leaves to its work, made when missing. */
+static __always_inline struct fetch *find_fetch(struct page_job *job)
 {
 	__u64 thread = bpf_get_current_pid_tgid();
 	struct fetch *fetch = bpf_map_lookup_elem(&fetches, &thread);
 
-	if (!fetch) {
-		bpf_map_update_elem(&fetches, &thread, job->no_fetch, BPF_NOEXIST);
-		fetch = bpf_map_lookup_elem(&fetches, &thread);
-	}
+	if (fetch)
+		return fetch;
+	bpf_map_update_elem(&fetches, &thread, job->no_fetch, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&fetches, &thread);
+}
+
+static __always_inline bool schedule(struct fetch *fetch)
+{
+	return !bpf_task_work_schedule_resume_impl(bpf_get_current_task_btf(), &fetch->work, &fetches,
+						   fetch_pages, NULL);
+}
+
+/* Have the thread fetch pages. Returns false if it cannot. */
+static __always_inline bool schedule_fetch(struct page_job *job)
+{
+	struct fetch *fetch = find_fetch(job);
+
 	if (!fetch)
 		return false;
 	job->request.owner = job->event.header;
 	job->request.run = 0;
 	job->request.page = 0;
 	fetch->request = job->request;
-	return !bpf_task_work_schedule_resume_impl(bpf_get_current_task_btf(), &fetch->work, &fetches,
-						   fetch_pages, NULL);
+	return schedule(fetch);
+}
+
+/* The call failed, with which error is not known yet: have the thread send the event when it is. */
+static __always_inline void leave_event(struct page_job *job)
+{
+	struct fetch *fetch = find_fetch(job);
+
+	if (!fetch)
+		return;
+	fetch->request.runs = 0;
+	fetch->failed = job->event;
+	schedule(fetch);
 }
 
 /* Have fetched what was noted; or, if that cannot be, have it read by user space. */

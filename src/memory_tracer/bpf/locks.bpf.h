@@ -63,6 +63,16 @@ static __always_inline void enter_call(void *ctx, const struct call *call)
 	}
 }
 
+/*
+ * Whether the recorder asks for a step of a pass over the process whose lock is asked for: that is what it
+ * reads from into so many pieces.
+ */
+static __always_inline bool asks_for_pass(const struct call *call)
+{
+	return bpf_get_current_pid_tgid() >> 32 == configured.recorder && !call->compat &&
+	       call->number == NATIVE_PROCESS_VM_READV && call->arguments[2] == PASS_PIECES;
+}
+
 /* ---- room was found --------------------------------------------------------------------------- */
 
 static __always_inline int area_found(__u64 address)
@@ -154,9 +164,9 @@ static __always_inline __s64 read_result(struct page_job *job)
 	if (!placing)
 		return 0;
 	return placed_at(job,
-			 placing->kind == EVENT_MREMAP && placing->arguments[3] & MREMAP_FIXED
-				 ? placing->arguments[4]
-				 : placing->arguments[0],
+			 placing->kind == EVENT_SHMAT           ? placing->arguments[1]
+			 : placing->arguments[3] & MREMAP_FIXED ? placing->arguments[4]
+								: placing->arguments[0],
 			 placing->found, 0);
 }
 

@@ -23,6 +23,14 @@ struct {
 	__type(value, __u32);
 } look_program SEC(".maps");
 
+/* The same for looks at another process, from the hook mm-lock: they are of another type of program. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} look_at_others SEC(".maps");
+
 /* Whether the mapping can hold bytes that nobody has seen yet. */
 static __always_inline bool can_hide_bytes(const struct mapping_info *mapping)
 {
@@ -41,6 +49,50 @@ static __always_inline bool changes_silently(const struct mapping_info *mapping)
 {
 	return mapping->flags & (VM_WRITE | VM_SHARED) || mapping->unlinked || mapping->memory_file ||
 	       mapping->changed;
+}
+
+/* Attaching takes a fraction of a millisecond, and longer only where user space is kept from running. */
+#define CALLS_WAIT_NS 100000000ULL
+#define CALL_POLLS 64
+#define CALL_POLL_GROUPS 2048
+
+__noinline int poll_calls(void)
+{
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < CALL_POLLS; i++) {
+#pragma clang loop unroll(full)
+		for (int j = 0; j < CLOCK_READINGS; j++)
+			bpf_ktime_get_ns();
+		if (all_calls.seen)
+			return 1;
+	}
+	return 0;
+}
+
+/* Have user space see to it that each system call is seen; wait for that, if the job may. */
+__noinline int ask_for_calls(void)
+{
+	__u64 start = bpf_ktime_get_ns();
+	struct page_job *job = this_job();
+
+	all_calls.wanted = 1;
+	wake_reader();
+	if (!job || !job->may_wait || !configured.wait_ns || !configured.waiters)
+		return 0;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < CALL_POLL_GROUPS; i++) {
+		if (poll_calls() || bpf_ktime_get_ns() - start > CALLS_WAIT_NS)
+			break;
+	}
+	return 0;
+}
+
+/* The target has memory that can change without a call. */
+static __always_inline void note_silent(struct trace_target *target)
+{
+	target->flags |= TARGET_CHANGES;
+	if (configured.flags & CONFIG_ALL_CALLS && !all_calls.seen)
+		ask_for_calls();
 }
 
 /* What is left of a recent file's bytes after so many pages is left to user space: the file is there. */
@@ -228,10 +280,10 @@ static __always_inline void await_lock(void)
 }
 
 /*
- * Look at everything executable in [job->look_start, job->look_end). Then send job->closing, the
+ * Look (at `others`, too, if this type of program may) at everything executable in [job->look_start, job->look_end). Then send job->closing, the
  * event this look comes before, if there is one; the end of a process also ends its tracing.
  */
-static __always_inline int look(void)
+static __always_inline int look(const bool others)
 {
 	struct bpf_iter_task_vma___open it;
 	struct page_job *job = this_job();
@@ -251,7 +303,7 @@ static __always_inline int look(void)
 	target = bpf_map_lookup_elem(&targets, &pid);
 	if (!target)
 		return 0;
-	if (configured.flags & CONFIG_OTHERS)
+	if (others && configured.flags & CONFIG_OTHERS)
 		task = remote ? bpf_task_from_pid(job->look_tid)
 			      : bpf_task_acquire(bpf_get_current_task_btf());
 	else
@@ -304,10 +356,10 @@ static __always_inline int look(void)
 	if (silent)
 		target->call_credit -= bpf_ktime_get_ns() - target->call_ns;
 	if (job->found_silent)
-		target->flags |= TARGET_CHANGES;
+		note_silent(target);
 	else if (silent && !missed)
 		target->flags &= ~TARGET_CHANGES;
-	if (configured.flags & CONFIG_OTHERS)
+	if (others && configured.flags & CONFIG_OTHERS)
 		bpf_task_release(task);
 	if (!job->has_closing)
 		return 0;

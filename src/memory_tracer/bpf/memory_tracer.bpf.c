@@ -38,7 +38,7 @@ int enter_shmat(struct trace_event_raw_sys_enter *ctx)
  * The recorder wants the next step of a pass over process `pid`, of which `tid` is a thread: what can
  * change without a call is compared, and what did is sent.
  */
-static __always_inline int pass(void *ctx, __u32 pid, __u32 tid)
+static __always_inline int pass(void *ctx, void *program, __u32 pid, __u32 tid)
 {
 	struct trace_target *target = traced_process(pid);
 	struct page_job *job = this_job();
@@ -52,7 +52,7 @@ static __always_inline int pass(void *ctx, __u32 pid, __u32 tid)
 	job->passing = 1;
 	job->look_pid = pid;
 	job->look_tid = tid;
-	bpf_tail_call(ctx, &look_program, 0);
+	bpf_tail_call(ctx, program, 0);
 	return 0;
 }
 
@@ -65,7 +65,7 @@ int enter_madvise__iterator(struct trace_event_raw_sys_enter *ctx)
 	struct mapping_info *mapping;
 
 	if (advice == ADVICE_PASS)
-		return pass(ctx, start, ctx->args[1]);
+		return pass(ctx, &look_program, start, ctx->args[1]);
 	if (!target || !job)
 		return 0;
 	if (advice != MADV_DONTNEED && advice != MADV_FREE && advice != MADV_REMOVE &&
@@ -156,10 +156,15 @@ static __always_inline int before_call(struct trace_event_raw_sys_enter *ctx, co
 SEC("?tracepoint/mmap_lock/mmap_lock_start_locking")
 int before_lock__iterator(struct trace_event_raw_mmap_lock___any *ctx)
 {
+	struct mm_struct *mm = ctx->mm;
 	struct call call = {};
 
 	read_call(&call);
-	return before_lock(ctx, ctx->mm, ctx->write, &call);
+	if (bpf_get_current_task_btf()->mm == mm)
+		look_at_own_change(ctx, mm, ctx->write, &call);
+	else
+		look_at_reached_change(ctx, &look_program, mm, &call);
+	return 0;
 }
 
 /* ---- the end of an address space ------------------------------------------------------------- */
@@ -195,7 +200,7 @@ int enter_exit_group__iterator(struct trace_event_raw_sys_enter *ctx)
 SEC("?tracepoint")
 int look__iterator(void *ctx)
 {
-	return look();
+	return look(true);
 }
 
 /* ---- the end of a process -------------------------------------------------------------------- */
@@ -323,7 +328,7 @@ int process_exec__vmas(void *ctx)
 SEC("?raw_tp")
 int look__lock(void *ctx)
 {
-	return look();
+	return look(false);
 }
 
 SEC("?raw_tp/mmap_lock_start_locking")
@@ -333,10 +338,39 @@ int lock_started__lock(struct bpf_raw_tracepoint_args *ctx)
 	bool write = ctx->args[1];
 	struct call call = {};
 
+	if (bpf_get_current_task_btf()->mm != mm || !traced_target())
+		return 0;
 	read_call(&call);
-	if (write && bpf_get_current_task_btf()->mm == mm)
+	if (write)
 		enter_call(ctx, &call);
-	return before_lock(ctx, mm, write, &call);
+	look_at_own_change(ctx, mm, write, &call);
+	return 0;
+}
+
+/* Tasks by PID are only for programs of this type. The recorder asks for a pass by a call of its own. */
+SEC("?tp_btf/mmap_lock_start_locking")
+int lock_of_other__lock(__u64 *ctx)
+{
+	struct mm_struct *mm = (void *)ctx[0];
+	struct task_struct *owner;
+	struct call call = {};
+
+	if (bpf_get_current_task_btf()->mm == mm)
+		return 0;
+	read_call(&call);
+	if (asks_for_pass(&call)) {
+		owner = owner_of(mm);
+		pass(ctx, &look_at_others, BPF_CORE_READ(owner, tgid), BPF_CORE_READ(owner, pid));
+	} else {
+		look_at_reached_change(ctx, &look_at_others, mm, &call);
+	}
+	return 0;
+}
+
+SEC("?tp_btf/mmap_lock_start_locking")
+int look_at_other__lock(__u64 *ctx)
+{
+	return look(true);
 }
 
 SEC("?raw_tp/vm_unmapped_area")
@@ -351,13 +385,6 @@ int lock_released__lock(struct bpf_raw_tracepoint_args *ctx)
 	struct mm_struct *mm = (void *)ctx->args[0];
 
 	return ctx->args[1] && bpf_get_current_task_btf()->mm == mm ? lock_released(mm) : 0;
-}
-
-/* Run by the recorder: the next step of a pass over a process, by a PID and a TID. */
-SEC("?raw_tp")
-int pass__lock(struct bpf_raw_tracepoint_args *ctx)
-{
-	return pass(ctx, ctx->args[0], ctx->args[1]);
 }
 
 SEC("?raw_tp/sys_enter")

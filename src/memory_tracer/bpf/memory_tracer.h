@@ -254,6 +254,9 @@ enum configuration_flags {
  */
 #define ADVICE_PASS 0x7061
 
+/* With the hook mm-lock it reads from the process, by process_vm_readv(2), into this number of pieces. */
+#define PASS_PIECES 3
+
 /* Words of the page hash's key: one for each word of a page, for each of two lanes. */
 #define HASH_KEY_WORDS (2 * PAGE_BYTES / 8)
 

@@ -144,7 +144,7 @@ static __always_inline void compare_region(struct page_job *job, struct trace_ta
 		target->flags |= TARGET_COMPARES_MUCH;
 	state->epoch = job->epoch;
 	state->last_end_ns = bpf_ktime_get_ns();
-	state->last_cost_ns = state->last_end_ns - event->header.timestamp_ns;
+	state->last_cost_ns = state->last_end_ns - event->header.timestamp_ns - job->waited_ns;
 }
 
 /* Take all pages of the event's region that are there, and account for the others. */
@@ -223,6 +223,15 @@ static __always_inline __u64 end_of_executable(struct page_job *job, __u64 start
 	return job->cursor;
 }
 
+/* A call changed nothing. Where its result was read off the mappings, it is not known which error it was. */
+static __always_inline void send_unchanged(struct page_job *job, const enum loop_engine engine)
+{
+	if (engine == ENGINE_ITERATOR && configured.flags & CONFIG_FETCH && job->tree)
+		leave_event(job);
+	else
+		send_event();
+}
+
 /*
  * The call is over and may have made [address, address + length) executable: say so, with bytes.
  * A failed call changed nothing, except an mprotect that stopped half-way.
@@ -237,13 +246,13 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 	event->length = page_align(event->length);
 	if ((failed(event->result) && !stopped) || !event->length ||
 	    event->header.address + event->length < event->header.address) {
-		send_event();
+		send_unchanged(job, engine);
 		return;
 	}
 	find_mapping(job, event->header.address, engine);
 	if (!mapping->known) {
 		if (stopped) {
-			send_event();
+			send_unchanged(job, engine);
 			return;
 		}
 		event->status |= STATUS_MAPPING_UNKNOWN;
@@ -251,7 +260,7 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 	}
 	if (stopped) {
 		if (!(mapping->flags & VM_EXEC)) {
-			send_event();
+			send_unchanged(job, engine);
 			return;
 		}
 		event->status |= STATUS_PARTIAL;
@@ -261,7 +270,7 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 		find_mapping(job, event->header.address, engine);
 	}
 	if (changes_silently(mapping) || !mapping->known)
-		target->flags |= TARGET_CHANGES;
+		note_silent(target);
 	if (mapping->known && !(event->status & STATUS_MAPPING_UNKNOWN)) {
 		describe_backing(event, mapping);
 		if (event->device && !mapping->unlinked && configured.flags & CONFIG_EXCLUDE_FILE_BACKED)

@@ -18,6 +18,15 @@ __u32 page_table_levels = 0;
 /* Where the array of struct page starts (vmemmap_base). Found with it; 0 where it was not. */
 __u64 page_array_base = 0;
 
+/*
+ * Whether each system call has to be seen. That slows every process of the machine, so with the hook mm-lock
+ * it is only asked for once a target has memory that can change without a call, and user space attaches.
+ */
+struct {
+	__u32 wanted;
+	__u32 seen;
+} all_calls SEC(".data.calls") = {};
+
 struct mmap_args_t {
 	__u64 address;
 	__u64 length;
@@ -228,6 +237,7 @@ struct fetch_request {
 
 struct fetch {
 	struct fetch_request request;
+	struct event_record failed; /* an event that waits for its result; kind 0: none */
 	struct bpf_task_work work;
 	__u8 content[PAGE_BYTES];
 };

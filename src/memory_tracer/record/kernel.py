@@ -106,13 +106,14 @@ class Kernel:
 
     @cached_property
     def has_lock_hook(self) -> bool:
-        """Whether calls can be seen by the lock of the address space (the hook mm-lock).
+        """Whether calls can be seen by the lock of the address space (the hook mm-lock), on x86-64.
 
-        Its programs are for the raw tracepoints of Linux 6.16 and later, and for x86-64.
+        Its programs are for the raw tracepoints of Linux 6.16 and later; errors are learnt by task work.
         """
         return (
             os.uname().machine == "x86_64"
             and self.exits_with_memory
+            and self.has_task_work
             and self.knows("bpf_iter_task_vma_new")
             and all(self.has_raw_tracepoint(name) for name in _LOCK_TRACEPOINTS)
         )

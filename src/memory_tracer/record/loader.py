@@ -44,7 +44,13 @@ _SHARED_PROGRAMS: Final = {
 }
 
 #: Programs that are called by others or by us, never attached.
-_UNATTACHED: Final = ("find_direct_map", "look__iterator", "look__lock", "pass__lock", "sample__iterator")
+_UNATTACHED: Final = (
+    "find_direct_map",
+    "look__iterator",
+    "look__lock",
+    "look_at_other__lock",
+    "sample__iterator",
+)
 #: The suffix of programs of the hook mm-lock, and what it shares with the other one.
 _LOCK_VARIANT: Final = "lock"
 _SHARED_BY_HOOKS: Final = ("process_fork", "find_direct_map", "sample__iterator")
@@ -70,13 +76,22 @@ _RESERVED_FILES: Final = 24
 
 _ONE_KEY: Final = bytes(4)
 
+#: The variable ``all_calls`` of state.bpf.h: whether all calls are wanted, and seen.
+_CALLS: Final = struct.Struct("<2I")
+_CALLS_SECTION: Final = ".data.calls"
+
 _TARGET: Final = struct.Struct("<QIIQQqQq")
 _TARGET_KEY: Final = struct.Struct("<I")
 _TARGET_WAITS_FOR_EXEC: Final = 1 << 0
 _TARGET_COMPARES_MUCH: Final = 1 << 1
 
-#: ADVICE_PASS of memory_tracer.h.
+#: ADVICE_PASS and PASS_PIECES of memory_tracer.h.
 _ADVICE_PASS: Final = 0x7061
+_PASS_PIECES: Final = 3
+#: ``struct iovec``: empty pieces but one, and a page that nobody has.
+_PASS_BYTE: Final = ctypes.create_string_buffer(1)
+_PASS_TO: Final = (ctypes.c_size_t * (2 * _PASS_PIECES))(ctypes.addressof(_PASS_BYTE), 1)
+_PASS_FROM: Final = (ctypes.c_size_t * 2)(0, 1)
 
 
 class Program:
@@ -118,7 +133,7 @@ class Program:
         fits = self._kernel.has_lock_hook and self.page_loop == "iterator"
         if self.settings.hook == "mm-lock" and not fits:
             raise UnsupportedError(
-                "the hook mm-lock needs Linux 6.16 on x86-64, and its page loop; use --hook tracepoint"
+                "the hook mm-lock needs Linux 6.18 on x86-64, and its page loop; use --hook tracepoint"
             )
         return self.settings.hook or ("mm-lock" if fits else "tracepoint")
 
@@ -145,8 +160,12 @@ class Program:
             self._object.load(meanwhile)
             self.walks_page_tables = self._find_direct_map()
             if self.looks_last:
-                look = "look__lock" if self.hook == "mm-lock" else "look__iterator"
-                self._object.fill_program_array("look_program", look)
+                by_locks = self.hook == "mm-lock"
+                self._object.fill_program_array(
+                    "look_program", "look__lock" if by_locks else "look__iterator"
+                )
+                if by_locks:
+                    self._object.fill_program_array("look_at_others", "look_at_other__lock")
         except BaseException:
             self._object.close()
             raise
@@ -201,8 +220,12 @@ class Program:
     def attach(self) -> None:
         """Attach every program. From here on events of targets arrive."""
         self._ahead.wait()
+        # Tracepoints show all system calls from the start, those of the 32-bit ABI among them.
+        self._on_request = [name for name in self._programs if name == "before_call__lock"]
+        if not self._on_request:
+            self._object.map(_CALLS_SECTION).update(_ONE_KEY, _CALLS.pack(1, 1))
         try:
-            for name in self._programs:
+            for name in (name for name in self._programs if name not in self._on_request):
                 kind, _, event = self._object.section(name).partition("/")
                 if kind == "tracepoint":
                     category, _, tracepoint = event.partition("/")
@@ -226,6 +249,21 @@ class Program:
                 raise
             return
         self._object.attach_perf_event(name, descriptor)
+
+    def attach_wanted(self) -> None:
+        """Attach what is only attached on request: the program before each call, with the hook mm-lock.
+
+        The target may be waiting for it.
+        """
+        if not self._on_request:
+            return
+        watch = self._object.map(_CALLS_SECTION)
+        value = watch.lookup(_ONE_KEY, _CALLS.size)
+        if value is None or not _CALLS.unpack(value)[0]:
+            return
+        while self._on_request:
+            self._object.attach(self._on_request.pop())
+        watch.update(_ONE_KEY, _CALLS.pack(1, 1))
 
     @property
     def events(self) -> Map:
@@ -295,11 +333,11 @@ class Program:
     def step(self, pid: int, tid: int) -> bool:
         """Compare the next pages of process ``pid`` that can change without a call; False at the end.
 
-        ``tid`` is one of its threads. With tracepoints the program takes the request from a system
-        call that does nothing else: the kernel does not know this advice.
+        ``tid`` is one of its threads. The program takes the request from a system call that does nothing
+        else: the kernel does not know this advice, and there is nothing to be read at this address.
         """
         if self.hook == "mm-lock":
-            self._object.test_run("pass__lock", _RAW_TRACEPOINT_CONTEXT.pack(pid, tid))
+            self._libc.process_vm_readv(tid, _PASS_TO, _PASS_PIECES, _PASS_FROM, 1, 0)
         else:
             self._libc.madvise(ctypes.c_void_p(pid), ctypes.c_size_t(tid), _ADVICE_PASS)
         value = self._object.map("targets").lookup(_TARGET_KEY.pack(pid), _TARGET.size)

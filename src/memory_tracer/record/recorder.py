@@ -142,6 +142,7 @@ class Recorder:
         if self._command is not None:
             self._ring.watch(self._command.pidfd)
         while True:
+            self._program.attach_wanted()
             busy = self._drain()
             busy |= self._answer()
             self._tick()
