@@ -15,12 +15,24 @@ from pathlib import Path
 
 import pytest
 
+from memory_tracer.errors import UnsupportedError
+from memory_tracer.record.kernel import Kernel
+from memory_tracer.record.settings import HOOKS
 from tests.workloads import TIME_LIMIT_SECONDS, compile_c
 
 _HUGE_PAGES = 4  # more than any program has at once
 _HUGE_PAGE_DIRECTORY = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 _SWAP_BYTES = 16 << 20
 _ADMINISTRATION = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+def hooks() -> list[str]:
+    """By what this kernel lets calls be seen, the best first."""
+    kernel = Kernel()
+    try:
+        return [hook for hook in HOOKS if hook != "mm-lock" or kernel.has_lock_hook]
+    except UnsupportedError:  # no BTF: the tests will be skipped for that reason
+        return ["tracepoint"]
 
 
 @contextmanager

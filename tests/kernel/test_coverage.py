@@ -271,9 +271,10 @@ def resources(expected: Technique) -> Iterator[None]:
 
 @pytest.mark.privileged
 @pytest.mark.usefixtures("resources")
+@pytest.mark.parametrize("hook", machine.hooks())
 @pytest.mark.parametrize("expected", [parameter(item) for item in TECHNIQUES])
 def test_capture_holds_the_executed_bytes_or_says_what_it_lacks(
-    expected: Technique, recorder: Recorder, workloads: Workloads, places: Mapping[str, str]
+    expected: Technique, hook: str, recorder: Recorder, workloads: Workloads, places: Mapping[str, str]
 ) -> None:
     lacking = why_not_here(expected)
     if lacking is not None:
@@ -282,7 +283,9 @@ def test_capture_holds_the_executed_bytes_or_says_what_it_lacks(
     program, *arguments = expected.command.split()
     path = workloads.path(f"coverage/{program}")
     recording = recorder.command(
-        path, *(places.get(word, word) for word in arguments), options=expected.options
+        path,
+        *(places.get(word, word) for word in arguments),
+        options=(*expected.options, "--hook", hook),
     )
     if recording.ran.status == NOT_IN_THIS_KERNEL:
         pytest.skip(f"this kernel cannot do what {expected.command} does")

@@ -1,4 +1,4 @@
-"""Every way the program can loop over pages, as older kernels make it, records the same bytes."""
+"""Every way the program can see calls and loop over pages, as older kernels make it, records the same."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from memory_tracer import EventKind, Settings, Tracer, UsageError, open_capture
+from memory_tracer import EventKind, Settings, Tracer, UnsupportedError, UsageError, open_capture
 from memory_tracer.record.kernel import Kernel
+from memory_tracer.record.loader import Program
 from memory_tracer.record.settings import PAGE_LOOPS
 from tests.workloads import PAGE_SIZE, Executable, Workloads, parse
 
+from . import machine
 from .recording import Argument, Ran, Recorder, Recording, await_that, old_files, recorded, tool
 
 pytestmark = pytest.mark.privileged
@@ -23,9 +26,9 @@ SEED = 49979687
 
 @dataclass(frozen=True)
 class Engine:
-    """Records a command in this process, with one page loop, with or without reading page tables."""
+    """Records a command in this process, with settings that choose parts of the kernel program."""
 
-    page_loop: str
+    settings: Settings
     recorder: Recorder
     workloads: Workloads
     capfd: pytest.CaptureFixture[str]
@@ -34,16 +37,22 @@ class Engine:
         """Record a workload to its end."""
         path = self.recorder.new_path()
         command = [str(self.workloads.path(name)), *map(str, arguments)]
-        with Tracer.spawn(
-            command, output=path, settings=replace(old_files(), page_loop=self.page_loop)
-        ) as tracer:
+        with Tracer.spawn(command, output=path, settings=self.settings) as tracer:
             list(tracer.pages())
         assert tracer.wait() == 0
         printed = self.capfd.readouterr()
         return Recording(path, Ran(0, printed.out.encode(), printed.err))
 
 
-@pytest.fixture(params=[*PAGE_LOOPS, "iterator, page by page"])
+ENGINES: dict[str, dict[str, Any]] = {
+    **{page_loop: {"page_loop": page_loop, "hook": "tracepoint"} for page_loop in PAGE_LOOPS},
+    "page by page": {"page_loop": "iterator"},
+    **{hook: {"hook": hook} for hook in machine.hooks()},
+    **{f"{hook}, calls on memory only": {"hook": hook, "all_calls": False} for hook in machine.hooks()},
+}
+
+
+@pytest.fixture(params=ENGINES)
 def engine(
     request: pytest.FixtureRequest,
     recorder: Recorder,
@@ -51,11 +60,11 @@ def engine(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Engine:
-    """Each page loop there is; the last one as on machines whose page tables are not known."""
-    page_loop, _, page_by_page = request.param.partition(", ")
-    if page_by_page:
+    """Each there is; page by page it goes on machines whose page tables are not known."""
+    if request.param == "page by page":
         monkeypatch.setattr(Kernel, "physical_mask", 0)
-    return Engine(page_loop, recorder, workloads, capfd)
+    settings = replace(old_files(), **ENGINES[request.param])
+    return Engine(settings, recorder, workloads, capfd)
 
 
 @pytest.mark.parametrize(
@@ -68,16 +77,15 @@ def engine(
         pytest.param("huge", (1, SEED), id="huge"),
     ],
 )
-def test_page_loop_records_what_the_workload_says(
-    engine: Engine, name: str, arguments: tuple[int, ...]
-) -> None:
+def test_engine_records_what_the_workload_says(engine: Engine, name: str, arguments: tuple[int, ...]) -> None:
     recording = engine.record(name, *arguments)
     with recording.open() as capture:
-        assert capture.metadata["page_loop"] == engine.page_loop
+        assert capture.metadata["page_loop"] == (engine.settings.page_loop or Kernel().page_loop)
+        assert capture.metadata["hook"] == (engine.settings.hook or machine.hooks()[0])
         assert recorded(capture) == recording.said
 
 
-def test_page_loop_is_bounded_on_a_sparse_region(engine: Engine) -> None:
+def test_engine_is_bounded_on_a_sparse_region(engine: Engine) -> None:
     recording = engine.record("sparse", 16, 3, 13, SEED)
     flips = [step for step in recording.steps if isinstance(step, Executable)]
     contents = {page for flip in flips for page in flip.pages.values()}
@@ -87,7 +95,7 @@ def test_page_loop_is_bounded_on_a_sparse_region(engine: Engine) -> None:
         assert capture.stored_bytes < 1 << 20
 
 
-def test_mappings_of_an_executed_program_are_known_with_every_page_loop(engine: Engine) -> None:
+def test_mappings_of_an_executed_program_are_known_with_every_engine(engine: Engine) -> None:
     # GIVEN a program that goes on for long enough to be asked about
     path, pipe = engine.recorder.new_path(), engine.recorder.directory / "pipe"
     os.mkfifo(pipe)
@@ -95,9 +103,7 @@ def test_mappings_of_an_executed_program_are_known_with_every_page_loop(engine: 
     command = ["sh", "-c", f"exec {program} {engine.recorder.directory} {SEED} <{pipe}"]
     with (
         pipe.open("r+b", buffering=0) as target,
-        Tracer.spawn(
-            command, output=path, settings=replace(old_files(), page_loop=engine.page_loop)
-        ) as tracer,
+        Tracer.spawn(command, output=path, settings=engine.settings) as tracer,
     ):
         await_that(lambda: str(program) in _mapped_files(path), "the program's code is in the capture")
         target.write(b"\n\n")
@@ -116,12 +122,24 @@ def test_page_loop_that_does_not_exist_is_a_usage_error() -> None:
         Settings(page_loop="recursion")
 
 
+def test_hook_that_does_not_exist_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="mm-lock, tracepoint"):
+        Settings(hook="fishing")
+
+
+@pytest.mark.skipif(machine.hooks()[0] != "mm-lock", reason="this kernel has no hook mm-lock (Linux 6.18)")
+def test_hook_mm_lock_without_its_page_loop_is_refused_in_one_sentence() -> None:
+    with pytest.raises(UnsupportedError, match="use --hook tracepoint"):
+        Program(Settings(page_loop="bounded", hook="mm-lock"), Kernel())
+
+
 @pytest.mark.emulated
 def test_doctor_names_the_page_loop_and_that_all_is_well() -> None:
     ran = tool("doctor", "--json")
     assert ran.status == 0
     findings = {line["subject"]: line for line in map(json.loads, ran.out.splitlines())}
     assert findings["page loop"]["state"] == Kernel().page_loop
+    assert findings["hook"]["state"] == machine.hooks()[0]
     assert all(finding["ok"] for finding in findings.values())
     _, *lines = tool("doctor").out.decode().splitlines()
     assert len(lines) == len(findings)
