@@ -282,7 +282,7 @@ static __always_inline void end_call(struct page_job *job, struct trace_target *
 		job->event.status |= STATUS_COMPAT;
 	if (!event_matters(&job->event))
 		return;
-	job->may_wait = 1;
+	job->may_wait = !leaves_work(engine);
 	await_room(0);
 	if (protection_matters(job->event.protection))
 		finish_call(job, target, engine);

@@ -106,10 +106,9 @@ __noinline int copy_page(__u64 address, __u64 entry)
 
 	if (!job)
 		return 0;
-	record = reserve_page();
+	record = reserve_page(job);
 	if (!record) {
-		next_sequence();
-		add_missing(address, 1, MISSING_RING_FULL);
+		add_missing(address, 1, overflow(job));
 		return 0;
 	}
 	if (read_page(job, record->content, address, entry, &flags)) {
@@ -218,11 +217,10 @@ __noinline int compare_page(__u64 address, __u64 entry)
 		return 0;
 	}
 	flush_repeat();
-	record = reserve_page();
+	record = reserve_page(job);
 	if (!record) {
-		if (!comes_again(job)) /* else nothing is lost yet */
-			next_sequence();
-		add_unread(job, address, MISSING_RING_FULL);
+		/* What comes again is not lost yet. */
+		add_unread(job, address, comes_again(job) ? MISSING_RING_FULL : overflow(job));
 		return 0;
 	}
 	if (bpf_probe_read_kernel(record->content, PAGE_BYTES, job->scratch)) {

@@ -132,11 +132,22 @@ __noinline int await_room(__u64 bytes)
 }
 
 /* Room for a page, or NULL. What pages leave free is for the records that say what became of them. */
-static __always_inline struct page_record *reserve_page(void)
+static __always_inline struct page_record *reserve_page(const struct page_job *job)
 {
-	if (await_room(sizeof(struct page_record)))
+	if (job->overflowed || await_room(sizeof(struct page_record)))
 		return NULL;
 	return bpf_ringbuf_reserve(&events, sizeof(struct page_record), 0);
+}
+
+/* There is no room for a page. Returns the reason why it is missing: lost, or to be fetched when there is. */
+static __always_inline __u32 overflow(struct page_job *job)
+{
+	if (job->may_fetch && configured.wait_ns) {
+		job->overflowed = 1;
+		return MISSING_NOT_PRESENT;
+	}
+	next_sequence();
+	return MISSING_RING_FULL;
 }
 
 static __always_inline void fill_header(struct record_header *header, const struct record_header *of,
@@ -260,7 +271,7 @@ static __always_inline bool is_fetched(struct page_job *job)
 	__u32 run = request->runs;
 
 	if (!job->may_fetch || job->mapping.waits || run >= FETCH_RUNS ||
-	    request->pages + job->missing_pages > FETCH_PAGES)
+	    (request->pages + job->missing_pages > FETCH_PAGES && !job->overflowed))
 		return false;
 	if (job->missing_reason != MISSING_NOT_PRESENT && job->missing_reason != MISSING_SWAPPED)
 		return false;

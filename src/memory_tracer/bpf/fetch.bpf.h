@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Pages that are not in memory: a program may not wait for them, but work of the thread itself may.
+ * What a program may not wait for, but work of the thread itself may: pages that are not in memory, room in
+ * the ring, the result of the call.
  *
  * What a call could not read at once is noted, and fetched by work that the kernel runs when the call is
  * done and before the thread executes another instruction (Linux 6.18). Other threads run meanwhile. Pages
@@ -12,7 +13,7 @@
 #ifndef FETCH_BPF_H
 #define FETCH_BPF_H
 
-#include "look.bpf.h"
+#include "process.bpf.h"
 
 /* Send the page at `address`, which is in fetch->content if `read`. */
 static __always_inline void send_fetched(struct fetch *fetch, __u64 address, bool read)
@@ -48,6 +49,43 @@ static __always_inline void send_fetched(struct fetch *fetch, __u64 address, boo
 	bpf_ringbuf_submit(missing, submit_flags());
 }
 
+/* Whether programs of this variant leave what they would have to wait for to the thread. */
+static __always_inline bool leaves_work(const enum loop_engine engine)
+{
+	return engine == ENGINE_ITERATOR && configured.flags & CONFIG_FETCH && have_page_tables();
+}
+
+/* Let about a microsecond pass. The thread can lose its CPU meanwhile, to the recorder for one. */
+static __always_inline void pause_briefly(void)
+{
+#pragma clang loop unroll(full)
+	for (int i = 0; i < CLOCK_READINGS; i++)
+		bpf_ktime_get_ns();
+}
+
+/* Whether to wait for room once more; then a moment has passed. */
+static __always_inline bool waits_for_room(struct fetch_request *request)
+{
+	__u64 now;
+
+	if (request->waits_no_more || has_room(sizeof(struct page_record))) {
+		request->waits_since_ns = 0;
+		return false;
+	}
+	now = bpf_ktime_get_ns();
+	if (!request->waits_since_ns) {
+		request->waits_since_ns = now;
+		bpf_preempt_disable();
+		count(COUNTER_WAITS, 1);
+		wake_reader();
+		bpf_preempt_enable();
+	}
+	if (now - request->waits_since_ns > configured.wait_ns)
+		request->waits_no_more = 1;
+	pause_briefly();
+	return true;
+}
+
 /* Fetch the next page; nonzero when all are done. */
 static __always_inline int fetch_next(struct fetch *fetch)
 {
@@ -63,6 +101,8 @@ static __always_inline int fetch_next(struct fetch *fetch)
 		request->page = 0;
 		return 0;
 	}
+	if (configured.wait_ns && waits_for_room(request))
+		return 0;
 	address = request->start[run] + request->page * PAGE_BYTES;
 	request->page++;
 	read = !bpf_copy_from_user(fetch->content, PAGE_BYTES, (void *)address);
@@ -86,6 +126,25 @@ static __always_inline void send_failed(struct event_record *event)
 	event->kind = 0;
 }
 
+/* Attaching takes a fraction of a millisecond; longer only where the recorder is kept from running. */
+#define CALLS_WAIT_NS 200000000ULL
+#define CALLS_POLLS (1 << 18)
+
+static __always_inline void await_calls(void)
+{
+	__u64 start = bpf_ktime_get_ns();
+
+	bpf_repeat(CALLS_POLLS)
+	{
+		if (all_calls.seen || bpf_ktime_get_ns() - start > CALLS_WAIT_NS)
+			break;
+		pause_briefly();
+	}
+}
+
+/* Pages and moments of waiting for room: more than enough for 1 GiB, and for 5 seconds. */
+#define FETCH_STEPS (7 << 20)
+
 static int fetch_pages(struct bpf_map *map, void *key, void *value)
 {
 	struct fetch *fetch = value;
@@ -95,11 +154,13 @@ static int fetch_pages(struct bpf_map *map, void *key, void *value)
 		send_failed(&fetch->failed);
 		bpf_preempt_enable();
 	}
-	bpf_repeat(FETCH_PAGES + FETCH_RUNS)
+	bpf_repeat(FETCH_STEPS)
 	{
 		if (fetch_next(fetch))
 			break;
 	}
+	if (fetch->request.awaits_calls)
+		await_calls();
 	return 0;
 }
 
@@ -121,6 +182,17 @@ static __always_inline bool schedule(struct fetch *fetch)
 						   fetch_pages, NULL);
 }
 
+static __always_inline void begin_request(struct page_job *job, struct fetch *fetch)
+{
+	job->request.owner = job->event.header;
+	job->request.run = 0;
+	job->request.page = 0;
+	job->request.waits_since_ns = 0;
+	job->request.waits_no_more = 0;
+	job->request.awaits_calls = job->awaits_calls;
+	fetch->request = job->request;
+}
+
 /* Have the thread fetch pages. Returns false if it cannot. */
 static __always_inline bool schedule_fetch(struct page_job *job)
 {
@@ -128,10 +200,7 @@ static __always_inline bool schedule_fetch(struct page_job *job)
 
 	if (!fetch)
 		return false;
-	job->request.owner = job->event.header;
-	job->request.run = 0;
-	job->request.page = 0;
-	fetch->request = job->request;
+	begin_request(job, fetch);
 	return schedule(fetch);
 }
 
@@ -142,8 +211,20 @@ static __always_inline void leave_event(struct page_job *job)
 
 	if (!fetch)
 		return;
-	fetch->request.runs = 0;
+	begin_request(job, fetch);
 	fetch->failed = job->event;
+	schedule(fetch);
+}
+
+/* Have the thread wait until all system calls are seen. */
+static __always_inline void leave_wait(struct page_job *job)
+{
+	struct fetch *fetch = find_fetch(job);
+
+	job->request.runs = 0;
+	if (!fetch)
+		return;
+	begin_request(job, fetch);
 	schedule(fetch);
 }
 
@@ -151,7 +232,7 @@ static __always_inline void leave_event(struct page_job *job)
 static __always_inline void fetch_missing(struct page_job *job)
 {
 	job->may_fetch = 0;
-	if (!job->request.runs || schedule_fetch(job))
+	if ((!job->request.runs && !job->awaits_calls) || schedule_fetch(job))
 		return;
 	job->listing = 1; /* they are counted already */
 #pragma clang loop unroll(disable)

@@ -10,7 +10,7 @@
 #ifndef LOOK_BPF_H
 #define LOOK_BPF_H
 
-#include "process.bpf.h"
+#include "fetch.bpf.h"
 
 /* Mappings looked at per occasion; a JVM has some dozens that are executable. */
 #define LOOK_MAPPINGS 4096
@@ -51,48 +51,15 @@ static __always_inline bool changes_silently(const struct mapping_info *mapping)
 	       mapping->changed;
 }
 
-/* Attaching takes a fraction of a millisecond, and longer only where user space is kept from running. */
-#define CALLS_WAIT_NS 100000000ULL
-#define CALL_POLLS 64
-#define CALL_POLL_GROUPS 2048
-
-__noinline int poll_calls(void)
-{
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < CALL_POLLS; i++) {
-#pragma clang loop unroll(full)
-		for (int j = 0; j < CLOCK_READINGS; j++)
-			bpf_ktime_get_ns();
-		if (all_calls.seen)
-			return 1;
-	}
-	return 0;
-}
-
-/* Have user space see to it that each system call is seen; wait for that, if the job may. */
-__noinline int ask_for_calls(void)
-{
-	__u64 start = bpf_ktime_get_ns();
-	struct page_job *job = this_job();
-
-	all_calls.wanted = 1;
-	wake_reader();
-	if (!job || !job->may_wait || !configured.wait_ns || !configured.waiters)
-		return 0;
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < CALL_POLL_GROUPS; i++) {
-		if (poll_calls() || bpf_ktime_get_ns() - start > CALLS_WAIT_NS)
-			break;
-	}
-	return 0;
-}
-
-/* The target has memory that can change without a call. */
-static __always_inline void note_silent(struct trace_target *target)
+/* The target has memory that can change without a call. Its own thread waits until calls are seen. */
+static __always_inline void note_silent(struct page_job *job, struct trace_target *target)
 {
 	target->flags |= TARGET_CHANGES;
-	if (configured.flags & CONFIG_ALL_CALLS && !all_calls.seen)
-		ask_for_calls();
+	if (!(configured.flags & CONFIG_ALL_CALLS) || all_calls.seen)
+		return;
+	all_calls.wanted = 1;
+	wake_reader();
+	job->awaits_calls = configured.wait_ns && !job->remote && !job->passing;
 }
 
 /* What is left of a recent file's bytes after so many pages is left to user space: the file is there. */
@@ -356,11 +323,13 @@ static __always_inline int look(const bool others)
 	if (silent)
 		target->call_credit -= bpf_ktime_get_ns() - target->call_ns;
 	if (job->found_silent)
-		note_silent(target);
+		note_silent(job, target);
 	else if (silent && !missed)
 		target->flags &= ~TARGET_CHANGES;
 	if (others && configured.flags & CONFIG_OTHERS)
 		bpf_task_release(task);
+	if (job->awaits_calls)
+		leave_wait(job);
 	if (!job->has_closing)
 		return 0;
 	job->event = job->closing;

@@ -113,6 +113,8 @@ static __always_inline void begin_event(struct page_job *job, struct trace_targe
 	job->passing = 0;
 	job->silent = 0;
 	job->may_fetch = 0;
+	job->overflowed = 0;
+	job->awaits_calls = 0;
 	job->request.runs = 0;
 	job->request.pages = 0;
 	job->repeat_pages = 0;

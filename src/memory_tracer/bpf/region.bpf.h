@@ -3,7 +3,7 @@
 #ifndef REGION_BPF_H
 #define REGION_BPF_H
 
-#include "fetch.bpf.h"
+#include "look.bpf.h"
 
 /* Round to whole pages as the kernel does, without wrapping. 0: nothing to look at. */
 static __always_inline __u64 page_align(__u64 length)
@@ -161,7 +161,7 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 	limit_recent(job);
 	event->page_count = event->length / PAGE_BYTES;
 	/* Only where it is known that there are bytes to be fetched: nobody shall grow by being looked at. */
-	job->may_fetch = engine == ENGINE_ITERATOR && configured.flags & CONFIG_FETCH && have_page_tables();
+	job->may_fetch = leaves_work(engine);
 	state = note_region(job);
 	if (state && job->hot) {
 		compare_region(job, target, state, engine);
@@ -270,7 +270,7 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 		find_mapping(job, event->header.address, engine);
 	}
 	if (changes_silently(mapping) || !mapping->known)
-		note_silent(target);
+		note_silent(job, target);
 	if (mapping->known && !(event->status & STATUS_MAPPING_UNKNOWN)) {
 		describe_backing(event, mapping);
 		if (event->device && !mapping->unlinked && configured.flags & CONFIG_EXCLUDE_FILE_BACKED)

@@ -220,8 +220,11 @@ struct path_walk {
 	struct text_record record;
 };
 
-/* Runs of pages, and pages in all, that one call may leave to be fetched before it returns. */
-#define FETCH_RUNS 8
+/*
+ * Runs of pages that one call may leave to be fetched before it returns, and pages that may be faulted in for
+ * that. Pages for which there was no room in the ring are no less there for being many.
+ */
+#define FETCH_RUNS 32
 #define FETCH_PAGES 1024
 
 /* What of an event's region could not be read at once. */
@@ -233,6 +236,9 @@ struct fetch_request {
 	__u32 pages;
 	__u32 run; /* how far it is done */
 	__u32 page;
+	__u64 waits_since_ns; /* for room in the ring; 0: does not wait */
+	__u32 waits_no_more;  /* it did so for too long */
+	__u32 awaits_calls;   /* until all system calls are seen */
 };
 
 struct fetch {
@@ -323,6 +329,8 @@ struct page_job {
 	__u64 entries[GROUP_PAGES]; /* page-table entries of the current group */
 	struct fetch_request request;
 	__u32 may_fetch;
+	__u32 overflowed; /* the ring was full: this page and all after it are fetched */
+	__u32 awaits_calls;
 	__u32 reserved;
 	__u8 no_fetch[sizeof(struct fetch)]; /* zeros, to make an entry of fetches from */
 	__u8 scratch[PAGE_BYTES];
