@@ -12,6 +12,7 @@ import pytest
 from memory_tracer import EventKind, Protection, Status, open_capture
 from tests.workloads import PAGE_SIZE, Executable, Step, Workloads, parse
 
+from . import machine
 from .recording import (
     TOOL,
     Recorder,
@@ -38,10 +39,10 @@ def sixteen(recorders: Recorder) -> Recording:
     return recorders.workload("pages16", SEED)
 
 
-@pytest.fixture(scope="module")
-def mapped(recorders: Recorder) -> Recording:
-    """One recording of the workload mmap_exec, whose file lies beside the capture."""
-    return recorders.workload("mmap_exec", recorders.directory, SEED)
+@pytest.fixture(scope="module", params=machine.hooks())
+def mapped(recorders: Recorder, request: pytest.FixtureRequest) -> Recording:
+    """One recording of the workload mmap_exec with each hook; its file lies beside the capture."""
+    return recorders.workload("mmap_exec", recorders.directory, SEED, options=["--hook", request.param])
 
 
 @pytest.mark.emulated
@@ -111,9 +112,13 @@ def test_mapped_file_is_named_and_failed_calls_are_events_with_their_error(mappe
         assert event.status & Status.RECENT
         assert capture.read(event.pid, event.region.start, event.region.length) == path.read_bytes()
 
+        # By its lock a call is not seen that fails before it asks for it (docs/limitations.md).
+        unseen = {errno.EBADF} if capture.metadata["hook"] == "mm-lock" else set()
         failed = [event for event in capture.events() if not event.succeeded]
         assert [(str(event.kind), event.arguments[:2], -(event.result or 0)) for event in failed] == [
-            (item["call"], (item["address"], item["length"]), item["errno"]) for item in failures
+            (item["call"], (item["address"], item["length"]), item["errno"])
+            for item in failures
+            if item["errno"] not in unseen
         ]
 
 

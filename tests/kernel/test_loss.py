@@ -19,6 +19,7 @@ from memory_tracer import (
     open_capture,
 )
 from memory_tracer.capture.certificate import verify
+from memory_tracer.record.kernel import Kernel
 from tests.workloads import PAGE_SIZE, Executable, Step, Workloads, random_pages
 
 from .recording import CALLS, Recorder, Recording, await_pages, old_files, recorded, tool
@@ -115,6 +116,22 @@ def test_calls_wait_for_room_in_a_ring_far_too_small(recorder: Recorder) -> None
     # GIVEN 16 MiB made executable at once, and a ring of 1 MiB
     recording = recorder.workload("big", 16, SEED, options=["--ring-size", "1M", "--lossless"])
     # THEN every byte is right, and calls did wait for that
+    with recording.open() as capture:
+        assert recorded(capture) == recording.said
+        assert capture.complete
+        assert capture.counters["kernel"]["waits"] > 0
+
+
+@pytest.mark.skipif(
+    not Kernel().has_task_work, reason="a call that cannot leave work to its thread (Linux 6.18) cannot wait"
+)
+def test_nothing_is_lost_where_target_and_recorder_share_one_cpu(recorder: Recorder) -> None:
+    cpus = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cpus)})
+    try:
+        recording = recorder.workload("big", 16, SEED, options=["--ring-size", "1M", "--lossless"])
+    finally:
+        os.sched_setaffinity(0, cpus)
     with recording.open() as capture:
         assert recorded(capture) == recording.said
         assert capture.complete

@@ -35,6 +35,7 @@
 #define ENOMEM 12
 #define EACCES 13
 #define EBUSY 16
+#define EEXIST 17
 #define MAX_ERRNO 4095
 
 /* System call numbers (asm/unistd.h). */
@@ -64,6 +65,8 @@
 #define MAP_SHARED 0x01             /* also set in MAP_SHARED_VALIDATE */
 #define MAP_FIXED 0x10
 #define MAP_ANONYMOUS 0x20
+#define MAP_FIXED_NOREPLACE 0x100000
+#define SHM_REMAP 040000 /* include/uapi/linux/shm.h */
 #define MADV_DONTNEED 4
 #define MADV_FREE 8
 #define MADV_REMOVE 9

@@ -55,12 +55,17 @@ static __always_inline bool leaves_work(const enum loop_engine engine)
 	return engine == ENGINE_ITERATOR && configured.flags & CONFIG_FETCH && have_page_tables();
 }
 
-/* Let about a microsecond pass. The thread can lose its CPU meanwhile, to the recorder for one. */
+/*
+ * Let a microsecond or two pass, and let others have the CPU, such as the recorder. A kernel need not be one
+ * that interrupts its own work, so this reads in a way that asks (__get_user_pages, mm/gup.c).
+ */
 static __always_inline void pause_briefly(void)
 {
-#pragma clang loop unroll(full)
-	for (int i = 0; i < CLOCK_READINGS; i++)
-		bpf_ktime_get_ns();
+	struct pt_regs *registers = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	__u8 byte;
+
+	bpf_copy_from_user_task(&byte, sizeof(byte), (void *)PT_REGS_SP(registers),
+				bpf_get_current_task_btf(), 0);
 }
 
 /* Whether to wait for room once more; then a moment has passed. */

@@ -21,10 +21,30 @@
 
 /* ---- the lock is asked for ------------------------------------------------------------------- */
 
+static __always_inline bool is_mapped(__u64 address)
+{
+	struct page_job *job = this_job();
+
+	if (!job)
+		return false;
+	find_mapping(job, address, ENGINE_ITERATOR);
+	return job->mapping.known;
+}
+
+/*
+ * What a call without an address to itself, or one that replaces what is there, finds is not an answer yet; but
+ * where something is already mapped, a call that must not replace it fails. Afterwards both look the same.
+ */
+static __always_inline __u64 found_before(__u64 address, bool replaces)
+{
+	return address && !replaces && is_mapped(address) ? -EEXIST : 0;
+}
+
 /* Save the arguments of a call on the caller's own memory. Ends in a look, where one is due at once. */
 static __always_inline void enter_call(void *ctx, const struct call *call)
 {
 	const __u64 *arguments = call->arguments;
+	struct mmap_args_t mapping;
 
 	if (call->compat) {
 		enter_compat(ctx, call->number, arguments, ENGINE_ITERATOR);
@@ -32,10 +52,11 @@ static __always_inline void enter_call(void *ctx, const struct call *call)
 	}
 	switch (call->number) {
 	case NR_MMAP:
-		enter_mmap(ctx,
-			   mmap_call(arguments[0], arguments[1], arguments[2], arguments[3], arguments[4],
-				     arguments[5]),
-			   ENGINE_ITERATOR);
+		mapping = mmap_call(arguments[0], arguments[1], arguments[2], arguments[3], arguments[4],
+				    arguments[5]);
+		if (arguments[3] & MAP_FIXED_NOREPLACE && arguments[2] & PROT_EXEC)
+			mapping.found = found_before(arguments[0], false);
+		enter_mmap(ctx, mapping, ENGINE_ITERATOR);
 		break;
 	case NR_MPROTECT:
 		enter_mprotect(ctx,
@@ -57,8 +78,10 @@ static __always_inline void enter_call(void *ctx, const struct call *call)
 			.kind = EVENT_MREMAP});
 		break;
 	case NR_SHMAT:
-		enter_placing((struct placing_args_t){.arguments = {arguments[0], arguments[1], arguments[2]},
-						      .kind = EVENT_SHMAT});
+		enter_placing((struct placing_args_t){
+			.arguments = {arguments[0], arguments[1], arguments[2]},
+			.kind = EVENT_SHMAT,
+			.found = found_before(arguments[1], arguments[2] & SHM_REMAP)});
 		break;
 	}
 }
@@ -109,7 +132,9 @@ static __always_inline __s64 placed_at(struct page_job *job, __u64 wanted, __u64
 {
 	__u64 moved = found + ((offset - found) & (HUGE_BYTES - 1));
 
-	if (!found || failed(found))
+	if (failed(found))
+		return found;
+	if (!found)
 		return is_executable_at(job, wanted) ? wanted : -ENOMEM;
 	if (is_executable_at(job, found))
 		return found;
@@ -153,6 +178,7 @@ static __always_inline __s64 read_result(struct page_job *job)
 	struct mprotect_args_t *protecting = bpf_map_lookup_elem(&mprotect_args, &thread);
 	struct placing_args_t *placing;
 	struct mmap_args_t *mapping;
+	__s64 result;
 
 	if (protecting)
 		return protected_as(job, protecting->address, protecting->length, protecting->protection);
@@ -163,11 +189,15 @@ static __always_inline __s64 read_result(struct page_job *job)
 	placing = bpf_map_lookup_elem(&placing_args, &thread);
 	if (!placing)
 		return 0;
-	return placed_at(job,
-			 placing->kind == EVENT_SHMAT           ? placing->arguments[1]
-			 : placing->arguments[3] & MREMAP_FIXED ? placing->arguments[4]
-								: placing->arguments[0],
-			 placing->found, 0);
+	if (placing->kind == EVENT_SHMAT)
+		return placed_at(job, placing->arguments[1], placing->found, 0);
+	result = placed_at(
+		job, placing->arguments[3] & MREMAP_FIXED ? placing->arguments[4] : placing->arguments[0],
+		placing->found, 0);
+	/* What could not grow is still there. */
+	if (!failed(result) && job->mapping.end - result < page_align(placing->arguments[2]))
+		return -ENOMEM;
+	return result;
 }
 
 static __always_inline int lock_released(struct mm_struct *mm)
