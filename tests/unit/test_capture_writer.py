@@ -56,7 +56,7 @@ def test_counts_what_it_wrote(tmp_path: Path) -> None:
         writer.append(stream.take())
         writer.finish(reason="targets-ended", wait_status=0)
 
-        assert (writer.records, writer.pages, writer.unique_pages, writer.limited_pages) == (1, 3, 2, 0)
+        assert (writer.records, writer.pages, writer.stored_pages, writer.limited_pages) == (1, 3, 2, 0)
         assert writer.bytes_written == (tmp_path / "c.mtrace").stat().st_size
 
 
@@ -180,7 +180,7 @@ def test_after_a_full_disk_the_file_opens_to_its_last_whole_chunk(tmp_path: Path
             writer.append(second.take())
 
         assert path.stat().st_size == whole
-        assert (writer.pages, writer.unique_pages) == (2, 2)
+        assert (writer.pages, writer.stored_pages) == (2, 2)
         writer.finish(reason="error", wait_status=None, error="no space left on device")
 
     with open_capture(path) as capture:
@@ -235,7 +235,7 @@ def test_runs_of_equal_pages_become_pages_of_their_own(tmp_path: Path, batches: 
         stream.page(cause, page_bytes(2), BASE + 4 * PAGE_BYTES)
         writer.append(stream.take())
         writer.finish(reason="targets-ended", wait_status=0)
-        assert (writer.pages, writer.records, writer.unique_pages) == (5, 1, 2)
+        assert (writer.pages, writer.records, writer.stored_pages) == (5, 1, 2)
 
     with open_capture(writer.path) as capture:
         assert capture.read(PID, BASE, 5 * PAGE_BYTES) == page_bytes(1) * 4 + page_bytes(2)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+from array import array
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..wire.layout import PAGE_BYTES
-from .format import DIGEST_BYTES, ChunkDamageError
+from .columns import provisional_digests
+from .format import DIGEST_BYTES, PROVISIONAL, ChunkDamageError
 from .scan import read_at
 
 #: Pages read at once when all are looked at: 1 MiB.
@@ -30,44 +35,88 @@ class Contents:
         self._firsts: list[int] = []
         self._offsets: list[int] = []
         self._count = 0
+        #: Once a chunk may have had equal pages: of each page the first one with its SHA-256, and of that.
+        self._originals = array("Q")
+        self._numbers: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         return self._count
 
-    def extend(self, first: int, count: int, offset: int) -> None:
-        """Add a chunk of ``count`` pages from number ``first`` on. Raises ``ChunkDamageError``."""
+    def extend(self, first: int, count: int, offset: int, *, unsorted: bool) -> None:
+        """Add a chunk of ``count`` pages from number ``first`` on. Raises ``ChunkDamageError``.
+
+        Pages of an ``unsorted`` chunk may equal each other or those before.
+        """
         if first != self._count:
             raise ChunkDamageError("the chunk's pages are not numbered on from those before")
         if count:
             self._firsts.append(first)
             self._offsets.append(offset)
             self._count += count
+            if unsorted or self._originals:
+                self._find_equal()
+
+    @property
+    def different(self) -> int:
+        """How many different pages there are."""
+        return len(self._numbers) if self._originals else self._count
+
+    def originals(self, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Return for each of ``numbers`` that of the first page with the same bytes."""
+        if not self._originals:
+            return numbers
+        known = np.frombuffer(self._originals, dtype="<u8")
+        return np.where(numbers < len(known), known[np.minimum(numbers, len(known) - 1)], numbers)
+
+    def _find_equal(self) -> None:
+        """Look at the pages not looked at yet. Where the SHA-256 is not there, compute it."""
+        for start, count in self._pieces(len(self._originals)):
+            digests = self._read(self._digests_at(start), count * DIGEST_BYTES).ljust(
+                count * DIGEST_BYTES, b"\0"
+            )
+            for index in range(count):
+                digest = digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
+                if digest.startswith(PROVISIONAL) or not digest:
+                    digest = hashlib.sha256(self._read(self._content_at(start + index), PAGE_BYTES)).digest()
+                self._originals.append(self._numbers.setdefault(digest, start + index))
 
     def page(self, number: int) -> StoredPage | None:
         """Return page ``number``, or None when it is not there or its bytes are not those stored."""
         if not 0 <= number < self._count:
             return None
-        chunk = bisect.bisect_right(self._firsts, number) - 1
-        index = number - self._firsts[chunk]
-        digests_at = self._offsets[chunk] + self._chunk_pages(chunk) * PAGE_BYTES
-        content = self._read(self._offsets[chunk] + index * PAGE_BYTES, PAGE_BYTES)
-        digest = self._read(digests_at + index * DIGEST_BYTES, DIGEST_BYTES)
-        return StoredPage(content, digest) if hashlib.sha256(content).digest() == digest else None
+        content = self._read(self._content_at(number), PAGE_BYTES)
+        digest = _digest(content, self._read(self._digests_at(number), DIGEST_BYTES))
+        return StoredPage(content, digest) if digest is not None else None
 
     def damaged(self) -> Iterator[int]:
         """Hash all pages again; yield the numbers of those that do not match their SHA-256."""
-        for chunk, first in enumerate(self._firsts):
-            pages, offset = self._chunk_pages(chunk), self._offsets[chunk]
-            for start in range(0, pages, _PAGES_PER_READ):
-                count = min(_PAGES_PER_READ, pages - start)
-                content = memoryview(self._read(offset + start * PAGE_BYTES, count * PAGE_BYTES))
-                digests_at = offset + pages * PAGE_BYTES + start * DIGEST_BYTES
-                digests = self._read(digests_at, count * DIGEST_BYTES)
-                for index in range(count):
-                    page = content[index * PAGE_BYTES : (index + 1) * PAGE_BYTES]
-                    digest = digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
-                    if hashlib.sha256(page).digest() != digest:
-                        yield first + start + index
+        for start, count in self._pieces(0):
+            content = memoryview(self._read(self._content_at(start), count * PAGE_BYTES))
+            digests = self._read(self._digests_at(start), count * DIGEST_BYTES)
+            for index in range(count):
+                page = content[index * PAGE_BYTES : (index + 1) * PAGE_BYTES]
+                if _digest(page, digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]) is None:
+                    yield start + index
+
+    def _pieces(self, start: int) -> Iterator[tuple[int, int]]:
+        """Yield the pages from ``start`` on as numbers of a first one and how many follow in the file."""
+        while start < self._count:
+            chunk = self._chunk_of(start)
+            count = min(_PAGES_PER_READ, self._firsts[chunk] + self._chunk_pages(chunk) - start)
+            yield start, count
+            start += count
+
+    def _content_at(self, number: int) -> int:
+        chunk = self._chunk_of(number)
+        return self._offsets[chunk] + (number - self._firsts[chunk]) * PAGE_BYTES
+
+    def _digests_at(self, number: int) -> int:
+        chunk = self._chunk_of(number)
+        digests_at = self._offsets[chunk] + self._chunk_pages(chunk) * PAGE_BYTES
+        return digests_at + (number - self._firsts[chunk]) * DIGEST_BYTES
+
+    def _chunk_of(self, number: int) -> int:
+        return bisect.bisect_right(self._firsts, number) - 1
 
     def _read(self, offset: int, length: int) -> bytes:
         """Read from the file; what cannot be read is left out and so does not match its digest."""
@@ -79,3 +128,14 @@ class Contents:
     def _chunk_pages(self, chunk: int) -> int:
         following = self._firsts[chunk + 1] if chunk + 1 < len(self._firsts) else self._count
         return following - self._firsts[chunk]
+
+
+def _digest(content: bytes | memoryview, stored: bytes) -> bytes | None:
+    """Return the SHA-256 of a page, or None when ``stored`` says that these are not its bytes."""
+    digest = hashlib.sha256(content).digest()
+    if stored == digest:
+        return digest
+    provisional = len(content) == PAGE_BYTES and stored.startswith(PROVISIONAL)
+    if provisional and stored == provisional_digests(np.frombuffer(content, dtype=np.uint8)):
+        return digest
+    return None

@@ -27,6 +27,8 @@ DIGEST_BYTES = 32
 ALIGNMENT = 64
 #: Payloads other than CONTENT are held in memory, so their size is limited.
 MAX_INDEX_PAYLOAD = 64 << 20
+#: A digest that starts with so many zeros is provisional.
+PROVISIONAL = bytes(24)
 #: Content number of a page whose bytes are not stored.
 NO_CONTENT = (1 << 64) - 1
 #: No ordinal is greater.
@@ -48,6 +50,11 @@ class ChunkType(enum.IntEnum):
     PAGES = 4
     COUNTERS = 5
     END = 6
+    PADDING = 7
+
+
+#: Flag of a CONTENT chunk: its pages may equal each other or others, and digests may be provisional.
+UNSORTED = 1
 
 
 #: A row of a PAGES chunk.
@@ -73,6 +80,7 @@ class ChunkHeader:
     count: int
     first: int
     crc: int
+    flags: int = 0
 
 
 def padding(length: int) -> int:
@@ -110,7 +118,14 @@ def encode_chunk_header(header: ChunkHeader, capture_id: bytes) -> bytes:
     """Return the 64 bytes that precede a payload."""
     return _sealed(
         _CHUNK_HEADER.pack(
-            CHUNK_MAGIC, header.type, 0, header.length, header.count, header.first, capture_id, header.crc
+            CHUNK_MAGIC,
+            header.type,
+            header.flags,
+            header.length,
+            header.count,
+            header.first,
+            capture_id,
+            header.crc,
         )
     )
 
@@ -119,12 +134,12 @@ def decode_chunk_header(data: bytes, capture_id: bytes) -> ChunkHeader:
     """Return the chunk header in ``data``. Raise ``ChunkDamageError`` unless it is one of this capture."""
     if len(data) < ALIGNMENT:
         raise ChunkDamageError("the chunk header is not whole")
-    magic, kind, _, length, count, first, owner, crc = _CHUNK_HEADER.unpack_from(data)
+    magic, kind, flags, length, count, first, owner, crc = _CHUNK_HEADER.unpack_from(data)
     if magic != CHUNK_MAGIC or not _is_sealed(data):
         raise ChunkDamageError("the chunk header is damaged")
     if owner != capture_id:
         raise ChunkDamageError("the chunk belongs to another capture")
-    return ChunkHeader(kind, length, count, first, crc)
+    return ChunkHeader(kind, length, count, first, crc, flags)
 
 
 def encode_object(value: Mapping[str, Any]) -> bytes:

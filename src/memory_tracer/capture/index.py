@@ -26,7 +26,7 @@ from .columns import (
     every,
 )
 from .contents import Contents
-from .format import ALIGNMENT, ChunkDamageError, ChunkType, decode_object
+from .format import ALIGNMENT, UNSORTED, ChunkDamageError, ChunkType, decode_object
 from .scan import Chunk
 
 _ORDINAL_BYTES = 8
@@ -105,7 +105,12 @@ class Index:
             case ChunkType.END:
                 self.end = decode_object(chunk.payload.tobytes())
             case ChunkType.CONTENT:
-                self.contents.extend(chunk.header.first, chunk.header.count, chunk.offset)
+                self.contents.extend(
+                    chunk.header.first,
+                    chunk.header.count,
+                    chunk.offset,
+                    unsorted=bool(chunk.header.flags & UNSORTED),
+                )
             case ChunkType.PAGES:
                 self._take_pages(chunk)
             case ChunkType.RECORDS:
@@ -116,6 +121,7 @@ class Index:
             raise ChunkDamageError("the chunk's length does not fit its number of rows")
         rows: Rows = chunk.payload.view(PAGE_ROW_TYPE)
         self._check_order(ChunkType.PAGES, rows["ordinal"], chunk)
+        rows["content"] = self.contents.originals(rows["content"])
         self.pages.append(rows)
 
     def _take_records(self, chunk: Chunk) -> None:

@@ -140,7 +140,7 @@ class Capture:
     @property
     def unique_pages(self) -> int:
         """How many different page contents are stored."""
-        return len(self.index.contents)
+        return self.index.contents.different
 
     @property
     def stored_bytes(self) -> int:

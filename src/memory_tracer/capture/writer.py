@@ -8,24 +8,26 @@ import os
 import secrets
 import time
 import zlib
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import OutputError
-from ..model import Missing
-from ..wire.layout import HEADER_BYTES, PAGE_BYTES, REPEAT, SEQUENCE_CPU_SHIFT, SIZES, RecordType
+from ..wire.layout import HEADER_BYTES, PAGE_BYTES, REPEAT, SIZES, RecordType
 from ..wire.split import Batch
-from .columns import HEADER_NAMES, HEADER_TYPE, PAGE_ROW_TYPE, Rows, dtype_of, every
+from .columns import Rows, dtype_of, every, provisional_digests
+from .direct import DIRECT_ALIGNMENT, PIECE_PAGES, Buffer, DirectWriter, Placed, write_at
 from .format import (
     ALIGNMENT,
     CAPTURE_ID_BYTES,
     DIGEST_BYTES,
     NO_CONTENT,
+    UNSORTED,
     ChunkHeader,
     ChunkType,
     encode_chunk_header,
@@ -34,6 +36,7 @@ from .format import (
     padding,
 )
 from .output import open_output
+from .rows import last_of_each_cpu, page_rows, repeated_rows
 
 #: Records per write. Bounds the copy of new pages to 64 MiB and keeps index chunks within limits.
 RECORDS_PER_WRITE = 16384
@@ -42,22 +45,46 @@ _WORD = 8
 _REPEAT_TYPE = dtype_of(REPEAT)
 _PAGE_CONTENT = np.dtype(f"V{PAGE_BYTES}")
 
-#: What writev takes.
-_Buffer = bytes | memoryview
+#: From so many new pages on they are written past the page cache.
+_LEAST_DIRECT = 256
+#: So many pages are hashed at once when there is time: about a millisecond's work.
+_HASHED_AT_ONCE = 256
 
 
 class _Contents(NamedTuple):
-    """The pages of a batch: their content numbers, and which of them are new."""
+    """The pages of a batch: their content numbers; the new ones, and their SHA-256 if it was computed."""
 
     numbers: NDArray[np.uint64]
-    new_offsets: list[int]
-    new_digests: list[bytes]
+    starts: NDArray[np.int64]
+    digests: list[bytes] | None
+
+
+class _Progress(NamedTuple):
+    """How far the file is: its length, what it holds, and what the next batch can refer to."""
+
+    end: int = 0
+    records: int = 0
+    pages: int = 0
+    contents: int = 0
+    limited_pages: int = 0
+    #: Sequence and content number of the last page of each CPU: runs in the next batch may repeat it.
+    last_pages: Mapping[int, tuple[int, int]] = MappingProxyType({})
+
+
+class _Unhashed(NamedTuple):
+    """Pages with provisional digests: the number of the first, how many, where they and the digests are."""
+
+    first: int
+    pages: int
+    content_at: int
+    digests_at: int
 
 
 class CaptureWriter:
     """One capture being written. Every method that writes raises ``OutputError`` when it cannot.
 
-    After such an error the file ends with the last whole chunk, and ``finish`` may still be tried.
+    After such an error the file ends with the last whole chunk, and ``finish`` may still be tried. Much
+    content is written in the background, so an error can be about what was given before.
     """
 
     def __init__(
@@ -75,17 +102,15 @@ class CaptureWriter:
         ``owner`` is the (uid, gid) the file shall have. Raises ``OutputError``.
         """
         self.path = path
-        self.bytes_written = 0
-        self.records = 0
-        self.pages = 0
-        self.limited_pages = 0
+        #: Of the file when all is written that is under way, and without that.
+        self._progress = self._written = _Progress()
         self._size_limit = size_limit
         self._numbers: dict[bytes, int] = {}
-        #: Sequence and content number of the last page of each CPU: runs in the next batch may repeat it.
-        self._last_pages: dict[int, tuple[int, int]] = {}
+        self._unhashed: deque[_Unhashed] = deque()
         self._id = secrets.token_bytes(CAPTURE_ID_BYTES)
         self._output = open_output(path, replace=force, owner=owner)
         self._descriptor = self._output.descriptor
+        self._direct: DirectWriter[_Progress] = DirectWriter(self._descriptor)
         try:
             self._write([encode_file_header(self._id), *self._object_chunk(ChunkType.METADATA, metadata)])
         except OutputError:
@@ -101,22 +126,78 @@ class CaptureWriter:
         self.close()
 
     @property
-    def unique_pages(self) -> int:
-        """How many different pages are stored."""
-        return len(self._numbers)
+    def bytes_written(self) -> int:
+        """How long the file is, in bytes."""
+        return self._progress.end
 
-    def append(self, batch: Batch) -> None:
-        """Write the records of ``batch``, whose buffer may be reused afterwards."""
+    @property
+    def records(self) -> int:
+        """How many records other than pages are in the file."""
+        return self._progress.records
+
+    @property
+    def pages(self) -> int:
+        """How many pages are in the file, with and without their bytes."""
+        return self._progress.pages
+
+    @property
+    def limited_pages(self) -> int:
+        """How many pages are without their bytes because of the size limit."""
+        return self._progress.limited_pages
+
+    @property
+    def stored_pages(self) -> int:
+        """How many pages are stored; equal ones only when they were stored in a hurry."""
+        return self._progress.contents
+
+    def append(self, batch: Batch, *, hurry: bool = False) -> None:
+        """Write the records of ``batch``, whose buffer may be reused afterwards.
+
+        In a ``hurry`` pages are stored as they come. ``hash_some`` makes up for it.
+        """
         for start in range(0, len(batch), RECORDS_PER_WRITE):
             part = slice(start, start + RECORDS_PER_WRITE)
-            self._append(batch.data, batch.offsets[part], batch.sizes[part], batch.types[part])
+            self._append(batch.data, batch.offsets[part], batch.sizes[part], batch.types[part], hurry)
+
+    def hash_some(self) -> bool:
+        """Hash some of the pages that were stored in a hurry; False when there are none."""
+        if not self._unhashed:
+            return False
+        self._flush()
+        first, left, content_at, digests_at = self._unhashed[0]
+        count = min(left, _HASHED_AT_ONCE)
+        piece = self._direct.piece()
+        content = piece.data[: count * PAGE_BYTES]
+        try:
+            self._direct.read(content_at, content)
+            digests = [
+                hashlib.sha256(content[start : start + PAGE_BYTES]).digest()
+                for start in range(0, len(content), PAGE_BYTES)
+            ]
+            write_at(self._descriptor, Placed(digests_at, (b"".join(digests),)))
+        except OSError as error:
+            raise OutputError(f"{self.path} could not be completed: {error.strerror}") from error
+        finally:
+            self._direct.give_back(piece)
+        for number, digest in enumerate(digests, first):
+            self._numbers.setdefault(digest, number)
+        self._unhashed.popleft()
+        if count < left:
+            rest = (content_at + count * PAGE_BYTES, digests_at + count * DIGEST_BYTES)
+            self._unhashed.appendleft(_Unhashed(first + count, left - count, *rest))
+        return True
 
     def counters(self, snapshot: Mapping[str, Mapping[str, int]]) -> None:
         """Write the counters as they are now: ``kernel`` and ``recorder``, each by name."""
         self._write(self._object_chunk(ChunkType.COUNTERS, snapshot))
 
     def finish(self, *, reason: str, wait_status: int | None, error: str | None = None) -> None:
-        """Write END and wait for the disk. ``wait_status`` is COMMAND's, ``error`` what went wrong."""
+        """Hash what is left, write END, wait for the disk.
+
+        ``wait_status`` is COMMAND's, ``error`` what went wrong.
+        """
+        while self.hash_some():
+            pass
         end = {
             "reason": reason,
             "ended_ns": time.time_ns(),
@@ -139,6 +220,7 @@ class CaptureWriter:
     def close(self) -> None:
         """Close the file. Without ``finish`` before, readers will say that it was not closed in order."""
         if self._descriptor >= 0:
+            self._direct.close()
             self._output.keep()
             os.close(self._descriptor)
             self._descriptor = -1
@@ -149,8 +231,9 @@ class CaptureWriter:
         offsets: NDArray[np.int64],
         sizes: NDArray[np.int64],
         types: NDArray[np.uint8],
+        hurry: bool,
     ) -> None:
-        """Write a part of a batch. The state changes only when all of it is in the file."""
+        """Write a part of a batch, or have it written. The state counts what will be in the file then."""
         is_page = (types == RecordType.PAGE) & (sizes == SIZES[RecordType.PAGE])
         is_repeat = (types == RecordType.REPEAT) & (sizes == SIZES[RecordType.REPEAT])
         is_other = ~(is_page | is_repeat)
@@ -158,69 +241,118 @@ class CaptureWriter:
         counts = np.ones(len(offsets), dtype=np.uint64)
         counts[is_repeat] = repeats["pages"]
         ordinals = np.cumsum(counts) - counts + np.uint64(self.records + self.pages)
-        contents = self._identify(data, offsets[is_page])
-        rows = _page_rows(data, offsets[is_page], ordinals[is_page], contents.numbers)
-        last_pages = self._last_pages | _last_of_each_cpu(rows)
+        starts = offsets[is_page] + HEADER_BYTES
+        contents = (
+            self._number(starts) if hurry and self._may_hurry(len(starts)) else self._identify(data, starts)
+        )
+        rows = page_rows(data, offsets[is_page], ordinals[is_page], contents.numbers)
+        last_pages = {**self._progress.last_pages, **last_of_each_cpu(rows)}
         if len(repeats):
             numbers = zip(rows["sequence"].tolist(), rows["content"].tolist(), strict=True)
-            sources = dict(self._last_pages.values()) | dict(numbers)
-            rows = np.concatenate([rows, _repeated_rows(repeats, ordinals[is_repeat], sources)])
+            sources = dict(self._progress.last_pages.values()) | dict(numbers)
+            rows = np.concatenate([rows, repeated_rows(repeats, ordinals[is_repeat], sources)])
             rows = rows[np.argsort(rows["ordinal"], kind="stable")]
-        self._write(
-            [
-                *self._content_chunk(data, contents),
-                *self._records_chunk(data, offsets[is_other], sizes[is_other], ordinals[is_other]),
-                *self._rows_chunk(ChunkType.PAGES, rows, len(rows), rows["ordinal"][:1]),
-            ]
+        progress = self._progress._replace(
+            contents=self._progress.contents + len(contents.starts),
+            pages=self._progress.pages + len(rows),
+            records=self._progress.records + int(np.count_nonzero(is_other)),
+            limited_pages=self._progress.limited_pages + int(np.count_nonzero(rows["missing"])),
+            last_pages=last_pages,
         )
-        first = self.unique_pages
-        self._numbers.update(
-            zip(contents.new_digests, range(first, first + len(contents.new_digests)), strict=True)
-        )
-        self.pages += len(rows)
-        self.records += int(np.count_nonzero(is_other))
-        # Runs of the next batch can refer to the last page of each CPU, but to none before.
-        self._last_pages = last_pages
-        self.limited_pages += int(np.count_nonzero(rows["missing"]))
+        index = [
+            *self._records_chunk(data, offsets[is_other], sizes[is_other], ordinals[is_other]),
+            *self._rows_chunk(ChunkType.PAGES, rows, len(rows), rows["ordinal"][:1]),
+        ]
+        # One item per page instead of an index per byte: NumPy then copies page by page.
+        pages = every(data, _PAGE_CONTENT, _WORD)
+        words = contents.starts // _WORD
+        if contents.digests is None or _LEAST_DIRECT <= len(words) <= PIECE_PAGES:
+            self._write_directly(pages, words, contents.digests, index, progress)
+        else:
+            digests = b"".join(contents.digests)
+            content = (pages[words].view(np.uint8).data, digests, bytes(padding(len(digests))))
+            chunk = (self._content_header(len(words), 0), *content) if len(words) else ()
+            self._write([*chunk, *index], progress)
+        if contents.digests is not None:
+            first = progress.contents - len(words)
+            self._numbers.update(zip(contents.digests, range(first, progress.contents), strict=True))
 
-    def _identify(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> _Contents:
+    def _may_hurry(self, pages: int) -> bool:
+        """Whether it is worth it, and the size limit is so far away that equal pages need not be found."""
+        room = self._room()
+        return _LEAST_DIRECT <= pages <= PIECE_PAGES and (room is None or pages <= room)
+
+    def _room(self) -> int | None:
+        """How many pages may still be stored."""
+        if self._size_limit is None:
+            return None
+        return max(0, self._size_limit // PAGE_BYTES - self._progress.contents)
+
+    def _number(self, starts: NDArray[np.int64]) -> _Contents:
+        """Take every page for a new one."""
+        first = self._progress.contents
+        return _Contents(np.arange(first, first + len(starts), dtype=np.uint64), starts, None)
+
+    def _identify(self, data: NDArray[np.uint8], starts: NDArray[np.int64]) -> _Contents:
         """Give each page the number of its content: a known one, a new one, or none beyond the limit."""
         known, new = self._numbers, dict[bytes, int]()
-        room = None if self._size_limit is None else self._size_limit // PAGE_BYTES
+        room, first = self._room(), self._progress.contents
         view, sha256 = data.data, hashlib.sha256
         numbers: list[int] = []
-        new_offsets: list[int] = []
-        for start in (offsets + HEADER_BYTES).tolist():
+        new_starts: list[int] = []
+        for start in starts.tolist():
             digest = sha256(view[start : start + PAGE_BYTES]).digest()
             number = known.get(digest)
             if number is None:
                 number = new.get(digest)
             if number is None:
-                number = len(known) + len(new)
-                if room is not None and number >= room:
+                if room is not None and len(new) >= room:
                     number = NO_CONTENT
                 else:
-                    new[digest] = number
-                    new_offsets.append(start)
+                    number = new[digest] = first + len(new)
+                    new_starts.append(start)
             numbers.append(number)
-        return _Contents(np.array(numbers, dtype=np.uint64), new_offsets, list(new))
+        return _Contents(np.array(numbers, dtype=np.uint64), np.array(new_starts, dtype=np.int64), list(new))
 
-    def _content_chunk(self, data: NDArray[np.uint8], contents: _Contents) -> Sequence[_Buffer]:
-        count = len(contents.new_offsets)
-        if not count:
-            return ()
-        # One item per page instead of an index per byte: NumPy then copies page by page.
-        words = np.array(contents.new_offsets) // _WORD
-        pages = every(data, _PAGE_CONTENT, _WORD)[words]
-        length = count * (PAGE_BYTES + DIGEST_BYTES)
-        header = ChunkHeader(ChunkType.CONTENT, length, count, self.unique_pages, 0)
-        digests = b"".join(contents.new_digests)
-        return (
-            encode_chunk_header(header, self._id),
-            pages.view(np.uint8).data,
-            digests,
-            bytes(padding(length)),
+    def _write_directly(
+        self,
+        pages: Rows,
+        words: NDArray[np.int64],
+        digests: Sequence[bytes] | None,
+        index: Sequence[Buffer],
+        progress: _Progress,
+    ) -> None:
+        """Copy new pages and have them written past the page cache, ``index`` behind them."""
+        if self._direct.failed:
+            self._flush()
+        piece = self._direct.piece()
+        count, content = len(words), piece[: len(words) * PAGE_BYTES]
+        content.view(_PAGE_CONTENT)[:] = pages[words]
+        first, start = self._progress.contents, self._progress.end
+        content_at = start + ALIGNMENT + -(start + ALIGNMENT) % DIRECT_ALIGNMENT
+        digests_at = content_at + len(content)
+        slots = provisional_digests(content) if digests is None else b"".join(digests)
+        head = (
+            *self._padding_chunk(content_at - ALIGNMENT - start),
+            self._content_header(count, UNSORTED if digests is None else 0),
         )
+        tail = [slots, bytes(padding(len(slots))), *index]
+        progress = progress._replace(end=digests_at + sum(memoryview(buffer).nbytes for buffer in tail))
+        self._direct.submit(
+            piece,
+            Placed(content_at, (content.data,)),
+            # The headers come last: without them a reader stops where the file ended before.
+            (Placed(digests_at, tail), Placed(start, head)),
+            progress,
+        )
+        self._progress = progress
+        if digests is None:
+            self._unhashed.append(_Unhashed(first, count, content_at, digests_at))
+
+    def _content_header(self, count: int, flags: int) -> bytes:
+        length = count * (PAGE_BYTES + DIGEST_BYTES)
+        header = ChunkHeader(ChunkType.CONTENT, length, count, self._progress.contents, 0, flags)
+        return encode_chunk_header(header, self._id)
 
     def _records_chunk(
         self,
@@ -228,7 +360,7 @@ class CaptureWriter:
         offsets: NDArray[np.int64],
         sizes: NDArray[np.int64],
         ordinals: NDArray[np.uint64],
-    ) -> Sequence[_Buffer]:
+    ) -> Sequence[Buffer]:
         """Copy records behind their ordinals, each padded to the alignment."""
         lengths = _WORD + sizes
         strides = lengths + -lengths % ALIGNMENT
@@ -245,7 +377,7 @@ class CaptureWriter:
 
     def _rows_chunk(
         self, kind: ChunkType, payload: NDArray[Any], count: int, first: NDArray[np.uint64]
-    ) -> Sequence[_Buffer]:
+    ) -> Sequence[Buffer]:
         if not count:
             return ()
         header = ChunkHeader(
@@ -257,78 +389,45 @@ class CaptureWriter:
             bytes(padding(payload.nbytes)),
         )
 
-    def _object_chunk(self, kind: ChunkType, value: Mapping[str, Any]) -> Sequence[_Buffer]:
+    def _object_chunk(self, kind: ChunkType, value: Mapping[str, Any]) -> Sequence[Buffer]:
         payload = encode_object(value)
         header = ChunkHeader(kind, len(payload), 1, 0, zlib.crc32(payload))
         return encode_chunk_header(header, self._id), payload, bytes(padding(len(payload)))
 
-    def _write(self, buffers: Sequence[_Buffer]) -> None:
-        """Append ``buffers`` whole, or cut the file back to where it was and raise ``OutputError``."""
-        left = [memoryview(buffer) for buffer in buffers]
-        end = self.bytes_written
-        try:
-            while left:
-                written = os.pwritev(self._descriptor, left, end)
-                end += written
-                left = _after(left, written)
-        except OSError as error:
-            self._cut_back()
-            raise OutputError(f"{self.path} could not be written: {error.strerror}") from error
-        self.bytes_written = end
+    def _padding_chunk(self, room: int) -> Sequence[Buffer]:
+        """Return a chunk that fills ``room`` bytes, a multiple of the alignment."""
+        if not room:
+            return ()
+        payload = bytes(room - ALIGNMENT)
+        header = ChunkHeader(ChunkType.PADDING, len(payload), 1, 0, zlib.crc32(payload))
+        return encode_chunk_header(header, self._id), payload
 
-    def _cut_back(self) -> None:
+    def _write(self, buffers: Sequence[Buffer], progress: _Progress | None = None) -> None:
+        """Append ``buffers`` whole, or cut the file back to where it was and raise ``OutputError``."""
+        self._flush()
+        end = self._progress.end
+        try:
+            write_at(self._descriptor, Placed(end, buffers))
+        except OSError as error:
+            raise self._cut_back(error) from error
+        end += sum(memoryview(buffer).nbytes for buffer in buffers)
+        self._progress = self._written = (progress or self._progress)._replace(end=end)
+
+    def _flush(self) -> None:
+        """Wait for what is being written, or cut the file back to what was and raise ``OutputError``."""
+        progress, failure = self._direct.flush()
+        self._written = progress or self._written
+        if failure is not None:
+            raise self._cut_back(failure) from failure
+
+    def _cut_back(self, error: OSError) -> OutputError:
+        """Forget what is not in the file, and return what to raise."""
+        self._progress = self._written
+        there = self._written.contents
+        self._numbers = {digest: number for digest, number in self._numbers.items() if number < there}
+        while self._unhashed and self._unhashed[-1].first >= there:
+            self._unhashed.pop()
         # If even this fails, what is left is a torn chunk, which readers recognise.
         with contextlib.suppress(OSError):
-            os.ftruncate(self._descriptor, self.bytes_written)
-
-
-def _after(buffers: list[memoryview], written: int) -> list[memoryview]:
-    """Return what is left of ``buffers`` after the first ``written`` bytes."""
-    for index, buffer in enumerate(buffers):
-        if written < buffer.nbytes:
-            return [buffer[written:], *buffers[index + 1 :]]
-        written -= buffer.nbytes
-    return []
-
-
-def _last_of_each_cpu(rows: Rows) -> dict[int, tuple[int, int]]:
-    """Return the sequence and the content number of the last page of each CPU."""
-    backwards = rows[::-1]
-    cpus, last = np.unique(backwards["sequence"] >> np.uint64(SEQUENCE_CPU_SHIFT), return_index=True)
-    pages = zip(backwards["sequence"][last].tolist(), backwards["content"][last].tolist(), strict=True)
-    return dict(zip(cpus.tolist(), pages, strict=True))
-
-
-def _repeated_rows(repeats: Rows, ordinals: NDArray[np.uint64], sources: Mapping[int, int]) -> Rows:
-    """Return a PAGES row for each page of the REPEAT records ``repeats``.
-
-    ``sources`` are the content numbers of the pages they repeat, by sequence.
-    """
-    pages = repeats["pages"].astype(np.int64)
-    within = (np.arange(int(pages.sum())) - np.repeat(np.cumsum(pages) - pages, pages)).astype(np.uint64)
-    rows: Rows = np.zeros(len(within), PAGE_ROW_TYPE)
-    for name in HEADER_NAMES:
-        rows[name] = np.repeat(repeats[name], pages)
-    rows["ordinal"] = np.repeat(ordinals, pages) + within
-    rows["address"] += within * np.uint64(PAGE_BYTES)
-    numbers = [sources.get(source, NO_CONTENT) for source in repeats["source"].tolist()]
-    rows["content"] = np.repeat(np.array(numbers, dtype=np.uint64), pages)
-    rows["missing"] = np.where(rows["content"] == NO_CONTENT, Missing.LIMIT, 0)
-    return rows
-
-
-def _page_rows(
-    data: NDArray[np.uint8],
-    offsets: NDArray[np.int64],
-    ordinals: NDArray[np.uint64],
-    numbers: NDArray[np.uint64],
-) -> Rows:
-    """Return the PAGES rows of the page records at ``offsets``."""
-    headers = every(data, HEADER_TYPE, _WORD)[offsets // _WORD]
-    rows: Rows = np.zeros(len(offsets), PAGE_ROW_TYPE)
-    rows["ordinal"] = ordinals
-    for name in HEADER_NAMES:
-        rows[name] = headers[name]
-    rows["content"] = numbers
-    rows["missing"] = np.where(numbers == NO_CONTENT, Missing.LIMIT, 0)
-    return rows
+            os.ftruncate(self._descriptor, self._written.end)
+        return OutputError(f"{self.path} could not be written: {error.strerror}")

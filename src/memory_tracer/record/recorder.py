@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Most that is taken at once, so that memory stays bounded and progress visible.
 BATCH_BYTES = 4 << 20
+#: Pages are stored without being hashed first while one part in so many of the ring is full.
+_HURRY_SHARE = 4
 #: Of the recorder's thread, while calls may wait for it; see nice(1).
 _WAITED_FOR_NICENESS = -20
 #: How long to sleep at most when nothing arrives; the kernel wakes us earlier when a lot is pending.
@@ -154,7 +156,8 @@ class Recorder:
                     return EndReason.DURATION
                 sleep = min(sleep, left)
             pause = self._passes.pause
-            ready = self._ring.wait(0 if busy else sleep if pause is None else min(sleep, pause))
+            at_work = busy or self._writer.hash_some()
+            ready = self._ring.wait(0 if at_work else sleep if pause is None else min(sleep, pause))
             sleep = _SHORTEST_SLEEP if busy else min(2 * sleep, _LONGEST_SLEEP)
             if self._stop in ready:
                 return EndReason.INTERRUPTED
@@ -168,18 +171,19 @@ class Recorder:
 
     def _drain(self) -> bool:
         """Take one batch, if there is one, and note what the kernel left to us."""
+        hurry = self._ring.pending() >= self._program.settings.ring_bytes // _HURRY_SHARE
         batch = self._ring.take(BATCH_BYTES)
         if batch.consumed:
-            self._write(batch, (batch,))
+            self._write(batch, (batch,), hurry=hurry)
         return batch.consumed > 0
 
-    def _write(self, batch: Batch, parts: tuple[Batch, ...]) -> None:
+    def _write(self, batch: Batch, parts: tuple[Batch, ...], *, hurry: bool = False) -> None:
         """Write ``parts`` and give the room of ``batch``, in which they may lie, back to the kernel."""
         try:
             self._account(batch)
             for part in parts:
                 if len(part):
-                    self._writer.append(part)
+                    self._writer.append(part, hurry=hurry)
             self._request(batch)
         finally:
             self._ring.release(batch)
