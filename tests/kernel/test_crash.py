@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from memory_tracer import CaptureError, open_capture
+from memory_tracer import CaptureError, EventKind, open_capture
+from memory_tracer.capture.certificate import verify
 from memory_tracer.capture.format import ALIGNMENT, CHUNK_MAGIC
-from tests.workloads import PAGE_SIZE, Executable, Workloads, parse
+from tests.workloads import PAGE_SIZE, Executable, Workloads, parse, random_pages
 
 from .loaded import await_unloaded, ids_held_by
 from .recording import (
@@ -18,6 +19,7 @@ from .recording import (
     Recorder,
     Recording,
     await_pages,
+    await_that,
     end_of,
     execute,
     line_from,
@@ -63,6 +65,32 @@ def test_kill_of_the_tracer_leaves_what_was_written_and_a_living_target(
     assert verify.status == 1
     assert "not closed" in verify.out.decode()
     assert tool("report", path).status == 0
+
+
+def test_kill_of_the_tracer_in_a_flood_of_pages_leaves_those_that_were_written(
+    recorder: Recorder, workloads: Workloads
+) -> None:
+    # GIVEN a target that makes far more executable at once than the ring holds
+    path = recorder.new_path()
+    options = ("--ring-size", "8M", "--lossless", "-o", path)
+    with running(*TOOL, "run", *options, "--", workloads.path("big"), 128, SEED) as process:
+        # WHEN the tracer is killed in the middle of it
+        await_that(lambda: path.exists() and path.stat().st_size > 16 << 20, "content was written")
+        process.send_signal(signal.SIGKILL)
+        assert end_of(process).status == -signal.SIGKILL
+    # THEN what the capture holds is right
+    with open_capture(path) as capture:
+        assert capture.end is None
+        assert not capture.complete
+        assert capture.unique_pages > 0
+        assert verify(capture).damaged == ()
+        (flip,) = capture.events(kinds={EventKind.MPROTECT})
+        assert flip.region is not None
+        pages = {
+            page.address: page.content for page in capture.pages(missing=False, kinds={EventKind.MPROTECT})
+        }
+        content = random_pages(SEED, 128 << 8)
+        assert pages == {address: content[(address - flip.region.start) // PAGE_SIZE] for address in pages}
 
 
 @pytest.fixture(scope="module")

@@ -110,16 +110,20 @@ def test_same_flood_through_a_ring_of_its_size_loses_nothing(recorder: Recorder)
         assert capture.complete
 
 
-def test_calls_wait_for_room_in_a_ring_far_too_small(recorder: Recorder) -> None:
+@pytest.mark.parametrize(
+    ("mib", "ring"), [(16, "1M"), (64, "8M")], ids=["hashed at once", "stored in a hurry"]
+)
+def test_calls_wait_for_room_in_a_ring_far_too_small(recorder: Recorder, mib: int, ring: str) -> None:
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("with one CPU nobody can drain while a call waits")
-    # GIVEN 16 MiB made executable at once, and a ring of 1 MiB
-    recording = recorder.workload("big", 16, SEED, options=["--ring-size", "1M", "--lossless"])
+    # GIVEN much memory made executable at once, and a ring that is far smaller
+    recording = recorder.workload("big", mib, SEED, options=["--ring-size", ring, "--lossless"])
     # THEN every byte is right, and calls did wait for that
     with recording.open() as capture:
         assert recorded(capture) == recording.said
         assert capture.complete
         assert capture.counters["kernel"]["waits"] > 0
+        assert verify(capture).complete
 
 
 @pytest.mark.skipif(

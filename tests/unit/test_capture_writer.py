@@ -6,8 +6,10 @@ import os
 import resource
 import signal
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -179,7 +181,7 @@ def test_after_a_full_disk_the_file_opens_to_its_last_whole_chunk(tmp_path: Path
         with file_size_limit(whole + PAGE_BYTES), pytest.raises(OutputError, match=r"c\.mtrace"):
             writer.append(second.take())
 
-        assert path.stat().st_size == whole
+        assert whole <= writer.bytes_written == path.stat().st_size < whole + PAGE_BYTES
         assert (writer.pages, writer.stored_pages) == (2, 2)
         writer.finish(reason="error", wait_status=None, error="no space left on device")
 
@@ -242,3 +244,159 @@ def test_runs_of_equal_pages_become_pages_of_their_own(tmp_path: Path, batches: 
         assert [page.sequence for page in capture.pages()] == [1, 2, 3, 4, 5]
         assert capture.complete
         assert verify(capture).complete
+
+
+def many_pages(count: int = 300, *, first: int = 1) -> RecordStream:
+    """Return an event and so many pages of it, each different: enough to be written past the page cache."""
+    stream = RecordStream()
+    stream.flip(*range(first, first + count))
+    return stream
+
+
+def check_pages(path: Path, seeds: Iterable[int]) -> None:
+    """Check that a capture is complete and has exactly the pages made of ``seeds``."""
+    with open_capture(path) as capture:
+        assert [page.content for page in capture.pages()] == [page_bytes(seed) for seed in seeds]
+        assert capture.complete
+        assert verify(capture).complete
+
+
+@pytest.mark.parametrize("hurry", [False, True])
+def test_many_pages_at_once_are_all_there_with_what_comes_between(tmp_path: Path, hurry: bool) -> None:
+    stream = many_pages(300)
+    with CaptureWriter(tmp_path / "c.mtrace", METADATA) as writer:
+        for first in (301, 601):
+            writer.append(stream.take(), hurry=hurry)
+            writer.counters({"kernel": {}, "recorder": {}})
+            stream.event(EventKind.THREAD)
+            writer.append(stream.take())
+            stream.flip(*range(first, first + 300))
+        writer.append(stream.take(), hurry=hurry)
+        assert (writer.pages, writer.stored_pages) == (900, 900)
+        writer.finish(reason="targets-ended", wait_status=0)
+        assert writer.bytes_written == writer.path.stat().st_size
+
+    check_pages(writer.path, range(1, 901))
+
+
+def test_more_than_one_piece_takes_is_written_as_well(tmp_path: Path) -> None:
+    stream = many_pages(1500)
+    with CaptureWriter(tmp_path / "c.mtrace", METADATA) as writer:
+        writer.append(stream.take(), hurry=True)
+        writer.finish(reason="targets-ended", wait_status=0)
+
+    check_pages(writer.path, range(1, 1501))
+
+
+def test_equal_pages_stored_in_a_hurry_count_once(tmp_path: Path) -> None:
+    stream = RecordStream()
+    stream.flip(1, 2)
+    with CaptureWriter(tmp_path / "c.mtrace", METADATA) as writer:
+        writer.append(stream.take())
+        stream.flip(*[1, 2, 3] * 100)
+        writer.append(stream.take(), hurry=True)
+        while writer.hash_some():
+            pass
+        stream.flip(3, 4)
+        writer.append(stream.take())
+        assert writer.stored_pages == 303
+        writer.finish(reason="targets-ended", wait_status=0)
+
+    with open_capture(writer.path) as capture:
+        assert capture.unique_pages == 4
+        assert [page.generation for page in capture.generations(PID, BASE)] == [1, 2]
+    check_pages(writer.path, [1, 2, *[1, 2, 3] * 100, 3, 4])
+
+
+@pytest.mark.parametrize("hashed", [0, 1], ids=["none hashed", "some hashed"])
+def test_not_hashed_yet_pages_are_checked_all_the_same(tmp_path: Path, hashed: int) -> None:
+    stream = many_pages(300)
+    stream.flip(1, 2)
+    path = tmp_path / "c.mtrace"
+    with CaptureWriter(path, METADATA) as writer:
+        writer.append(stream.take(), hurry=True)
+        for _ in range(hashed):
+            assert writer.hash_some()
+    # GIVEN a recording that was killed THEN its pages are there
+    with open_capture(path) as capture:
+        pages = list(capture.pages())
+        assert [page.content for page in pages] == [page_bytes(seed) for seed in (*range(1, 301), 1, 2)]
+        assert {page.sha256 for page in pages} == {sha256(page.content or b"").hexdigest() for page in pages}
+        assert capture.unique_pages == 300
+        assert verify(capture).damaged == ()
+    # WHEN the disk never got one of them THEN it is damaged, whether it was hashed or not
+    data = path.read_bytes()
+    for seed in (3, 290):
+        place = data.index(page_bytes(seed))
+        path.write_bytes(data[:place] + bytes(512) + data[place + 512 :])
+        with open_capture(path) as capture:
+            assert [page.missing for page in capture.pages()].count(Missing.DAMAGED) == 1
+            assert len(verify(capture).damaged) == 1
+
+
+def test_what_is_written_in_the_background_and_fails_is_cut_back_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "c.mtrace"
+    with CaptureWriter(path, METADATA) as writer:
+        stream = many_pages(300)
+        writer.append(stream.take(), hurry=True)
+        stream.event(EventKind.THREAD)
+        stream.flip(*range(301, 601))
+        batch = stream.take()
+        counters: dict[str, dict[str, int]] = {"kernel": {}, "recorder": {}}
+        while writer.hash_some():
+            pass
+        writer.counters(counters)
+        whole = writer.bytes_written
+        with file_size_limit(whole + 100 * PAGE_BYTES):
+            writer.append(batch, hurry=True)
+            with pytest.raises(OutputError, match=r"c\.mtrace"):
+                writer.finish(reason="targets-ended", wait_status=0)
+        assert whole <= writer.bytes_written == path.stat().st_size < whole + PAGE_BYTES
+        assert (writer.pages, writer.stored_pages) == (300, 300)
+        writer.finish(reason="error", wait_status=None, error="no space left on device")
+
+    with open_capture(path) as capture:
+        assert capture.truncated is None
+        assert len(list(capture.pages(missing=False))) == 300
+        assert [loss.reason for loss in capture.losses] == ["recording-error"]
+        assert verify(capture).damaged == ()
+
+
+@pytest.mark.parametrize("limit", [299, 300])
+def test_in_a_hurry_the_size_limit_holds(tmp_path: Path, limit: int) -> None:
+    stream = RecordStream()
+    stream.flip(*range(1, 300), 1)
+    with CaptureWriter(tmp_path / "c.mtrace", METADATA, size_limit=limit * PAGE_BYTES) as writer:
+        writer.append(stream.take(), hurry=True)
+        assert writer.limited_pages == 0
+        assert writer.stored_pages == limit
+        writer.finish(reason="targets-ended", wait_status=0)
+
+    check_pages(writer.path, [*range(1, 300), 1])
+
+
+def test_a_file_system_without_direct_writes_takes_them_as_well() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        stream = many_pages(600)
+        with CaptureWriter(Path(directory) / "c.mtrace", METADATA) as writer:
+            writer.append(stream.take(), hurry=True)
+            writer.finish(reason="targets-ended", wait_status=0)
+        check_pages(writer.path, range(1, 601))
+
+
+def test_cut_anywhere_a_capture_of_many_pages_opens_to_its_last_whole_chunk(tmp_path: Path) -> None:
+    path, cut = tmp_path / "c.mtrace", tmp_path / "cut.mtrace"
+    stream = many_pages(300)
+    with CaptureWriter(path, METADATA) as writer:
+        writer.append(stream.take(), hurry=True)
+        stream.flip(*range(301, 601))
+        writer.append(stream.take(), hurry=True)
+        writer.finish(reason="targets-ended", wait_status=0)
+    data = path.read_bytes()
+    for size in range(64, len(data), 4999):
+        cut.write_bytes(data[:size])
+        with open_capture(cut) as capture:
+            pages = list(capture.pages())
+            assert len(pages) in (0, 300, 600)
+            assert [page.content for page in pages] == [page_bytes(seed + 1) for seed in range(len(pages))]
+            assert not capture.complete

@@ -9,7 +9,7 @@ import secrets
 import time
 import zlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Self
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from ..errors import OutputError
 from ..wire.layout import HEADER_BYTES, PAGE_BYTES, REPEAT, SIZES, RecordType
 from ..wire.split import Batch
-from .columns import Rows, dtype_of, every, provisional_digests
-from .direct import DIRECT_ALIGNMENT, PIECE_PAGES, Buffer, DirectWriter, Placed, write_at
+from .columns import dtype_of, every, provisional_digests
+from .direct import DIRECT_ALIGNMENT, PIECE_BYTES, Buffer, DirectWriter, Placed, write_at
 from .format import (
     ALIGNMENT,
     CAPTURE_ID_BYTES,
@@ -47,6 +47,8 @@ _PAGE_CONTENT = np.dtype(f"V{PAGE_BYTES}")
 
 #: From so many new pages on they are written past the page cache.
 _LEAST_DIRECT = 256
+#: So many pages are copied at once: NumPy copies twice, and the second time out of the cache.
+_COPIED_AT_ONCE = 32
 #: So many pages are hashed at once when there is time: about a millisecond's work.
 _HASHED_AT_ONCE = 256
 
@@ -207,6 +209,7 @@ class CaptureWriter:
             "error": error,
         }
         self._write(self._object_chunk(ChunkType.END, end))
+        self._flush()
         try:
             os.fdatasync(self._descriptor)
         except OSError as failure:
@@ -263,24 +266,18 @@ class CaptureWriter:
             *self._records_chunk(data, offsets[is_other], sizes[is_other], ordinals[is_other]),
             *self._rows_chunk(ChunkType.PAGES, rows, len(rows), rows["ordinal"][:1]),
         ]
-        # One item per page instead of an index per byte: NumPy then copies page by page.
-        pages = every(data, _PAGE_CONTENT, _WORD)
-        words = contents.starts // _WORD
-        if contents.digests is None or _LEAST_DIRECT <= len(words) <= PIECE_PAGES:
-            self._write_directly(pages, words, contents.digests, index, progress)
+        first, count = self._progress.contents, len(contents.starts)
+        if count:
+            self._write_content(data, contents, index, progress)
         else:
-            digests = b"".join(contents.digests)
-            content = (pages[words].view(np.uint8).data, digests, bytes(padding(len(digests))))
-            chunk = (self._content_header(len(words), 0), *content) if len(words) else ()
-            self._write([*chunk, *index], progress)
+            self._write(index, progress)
         if contents.digests is not None:
-            first = progress.contents - len(words)
-            self._numbers.update(zip(contents.digests, range(first, progress.contents), strict=True))
+            self._numbers.update(zip(contents.digests, range(first, first + count), strict=True))
 
     def _may_hurry(self, pages: int) -> bool:
         """Whether it is worth it, and the size limit is so far away that equal pages need not be found."""
         room = self._room()
-        return _LEAST_DIRECT <= pages <= PIECE_PAGES and (room is None or pages <= room)
+        return pages >= _LEAST_DIRECT and (room is None or pages <= room)
 
     def _room(self) -> int | None:
         """How many pages may still be stored."""
@@ -314,45 +311,45 @@ class CaptureWriter:
             numbers.append(number)
         return _Contents(np.array(numbers, dtype=np.uint64), np.array(new_starts, dtype=np.int64), list(new))
 
-    def _write_directly(
-        self,
-        pages: Rows,
-        words: NDArray[np.int64],
-        digests: Sequence[bytes] | None,
-        index: Sequence[Buffer],
-        progress: _Progress,
+    def _write_content(
+        self, data: NDArray[np.uint8], contents: _Contents, index: Sequence[Buffer], progress: _Progress
     ) -> None:
-        """Copy new pages and have them written past the page cache, ``index`` behind them."""
+        """Write new pages, and ``index`` behind them; past the page cache if there are many."""
+        count = len(contents.starts)
+        length = count * (PAGE_BYTES + DIGEST_BYTES)
+        tail = [bytes(padding(length)), *index]
+        size = length + sum(memoryview(buffer).nbytes for buffer in tail)
+        directly = count >= _LEAST_DIRECT and size <= PIECE_BYTES - 2 * DIRECT_ALIGNMENT
+        if directly:
+            self._align()
+            piece = self._direct.piece()
+            head = self._padding_chunk(DIRECT_ALIGNMENT - ALIGNMENT)
+        else:
+            piece, head = np.empty(ALIGNMENT + size, dtype=np.uint8), b""
+        flags = UNSORTED if contents.digests is None else 0
+        header = ChunkHeader(ChunkType.CONTENT, length, count, self._progress.contents, 0, flags)
+        content_at = _put(piece, 0, (head, encode_chunk_header(header, self._id)))
+        digests_at = content_at + count * PAGE_BYTES
+        content = piece[content_at:digests_at]
+        _copy_pages(data, contents.starts, content)
+        digests = provisional_digests(content) if contents.digests is None else b"".join(contents.digests)
+        end, start = _put(piece, digests_at, (digests, *tail)), self._progress.end
+        if directly:
+            end = _put(piece, end, (self._padding_chunk(-end % DIRECT_ALIGNMENT),))
+            self._progress = progress._replace(end=start + end)
+            self._direct.submit(piece, end, start, self._progress)
+        else:
+            self._write([piece.data], progress)
+        if contents.digests is None:
+            first = header.first
+            self._unhashed.append(_Unhashed(first, count, start + content_at, start + digests_at))
+
+    def _align(self) -> None:
+        """Let a direct write be possible at the end of the file."""
         if self._direct.failed:
             self._flush()
-        piece = self._direct.piece()
-        count, content = len(words), piece[: len(words) * PAGE_BYTES]
-        content.view(_PAGE_CONTENT)[:] = pages[words]
-        first, start = self._progress.contents, self._progress.end
-        content_at = start + ALIGNMENT + -(start + ALIGNMENT) % DIRECT_ALIGNMENT
-        digests_at = content_at + len(content)
-        slots = provisional_digests(content) if digests is None else b"".join(digests)
-        head = (
-            *self._padding_chunk(content_at - ALIGNMENT - start),
-            self._content_header(count, UNSORTED if digests is None else 0),
-        )
-        tail = [slots, bytes(padding(len(slots))), *index]
-        progress = progress._replace(end=digests_at + sum(memoryview(buffer).nbytes for buffer in tail))
-        self._direct.submit(
-            piece,
-            Placed(content_at, (content.data,)),
-            # The headers come last: without them a reader stops where the file ended before.
-            (Placed(digests_at, tail), Placed(start, head)),
-            progress,
-        )
-        self._progress = progress
-        if digests is None:
-            self._unhashed.append(_Unhashed(first, count, content_at, digests_at))
-
-    def _content_header(self, count: int, flags: int) -> bytes:
-        length = count * (PAGE_BYTES + DIGEST_BYTES)
-        header = ChunkHeader(ChunkType.CONTENT, length, count, self._progress.contents, 0, flags)
-        return encode_chunk_header(header, self._id)
+        if room := -self._progress.end % DIRECT_ALIGNMENT:
+            self._write([self._padding_chunk(room)])
 
     def _records_chunk(
         self,
@@ -394,24 +391,32 @@ class CaptureWriter:
         header = ChunkHeader(kind, len(payload), 1, 0, zlib.crc32(payload))
         return encode_chunk_header(header, self._id), payload, bytes(padding(len(payload)))
 
-    def _padding_chunk(self, room: int) -> Sequence[Buffer]:
+    def _padding_chunk(self, room: int) -> bytes:
         """Return a chunk that fills ``room`` bytes, a multiple of the alignment."""
         if not room:
-            return ()
+            return b""
         payload = bytes(room - ALIGNMENT)
         header = ChunkHeader(ChunkType.PADDING, len(payload), 1, 0, zlib.crc32(payload))
-        return encode_chunk_header(header, self._id), payload
+        return encode_chunk_header(header, self._id) + payload
 
     def _write(self, buffers: Sequence[Buffer], progress: _Progress | None = None) -> None:
         """Append ``buffers`` whole, or cut the file back to where it was and raise ``OutputError``."""
+        end, size = self._progress.end, sum(memoryview(buffer).nbytes for buffer in buffers)
+        progress = progress or self._progress
+        if size <= PIECE_BYTES - DIRECT_ALIGNMENT and not self._direct.failed and self._direct.busy:
+            # Behind what is being written, rather than waiting for it.
+            piece = self._direct.piece()
+            size = _put(piece, 0, buffers)
+            size = _put(piece, size, (self._padding_chunk(-size % DIRECT_ALIGNMENT),))
+            self._progress = progress._replace(end=end + size)
+            self._direct.submit(piece, size, end, self._progress)
+            return
         self._flush()
-        end = self._progress.end
         try:
             write_at(self._descriptor, Placed(end, buffers))
         except OSError as error:
             raise self._cut_back(error) from error
-        end += sum(memoryview(buffer).nbytes for buffer in buffers)
-        self._progress = self._written = (progress or self._progress)._replace(end=end)
+        self._progress = self._written = progress._replace(end=end + size)
 
     def _flush(self) -> None:
         """Wait for what is being written, or cut the file back to what was and raise ``OutputError``."""
@@ -431,3 +436,21 @@ class CaptureWriter:
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, self._written.end)
         return OutputError(f"{self.path} could not be written: {error.strerror}")
+
+
+def _put(piece: NDArray[np.uint8], position: int, buffers: Iterable[Buffer]) -> int:
+    """Copy ``buffers`` to ``position`` and on; return where they end."""
+    for buffer in buffers:
+        source = np.frombuffer(buffer, dtype=np.uint8)
+        piece[position : position + len(source)] = source
+        position += len(source)
+    return position
+
+
+def _copy_pages(data: NDArray[np.uint8], starts: NDArray[np.int64], content: NDArray[np.uint8]) -> None:
+    """Copy the pages that start at ``starts``, multiples of a word, one behind the other."""
+    # One item per page instead of an index per byte: NumPy then copies page by page.
+    pages, copies = every(data, _PAGE_CONTENT, _WORD), content.view(_PAGE_CONTENT)
+    for some in range(0, len(starts), _COPIED_AT_ONCE):
+        part = slice(some, some + _COPIED_AT_ONCE)
+        copies[part] = pages[starts[part] // _WORD]

@@ -156,7 +156,7 @@ class Recorder:
                     return EndReason.DURATION
                 sleep = min(sleep, left)
             pause = self._passes.pause
-            at_work = busy or self._writer.hash_some()
+            at_work = busy or self._hash_some()
             ready = self._ring.wait(0 if at_work else sleep if pause is None else min(sleep, pause))
             sleep = _SHORTEST_SLEEP if busy else min(2 * sleep, _LONGEST_SLEEP)
             if self._stop in ready:
@@ -168,6 +168,10 @@ class Recorder:
                 sleep = _SHORTEST_SLEEP
                 if self._end_with_command:
                     return EndReason.COMMAND_ENDED
+
+    def _hash_some(self) -> bool:
+        """Hash what was stored in a hurry, if no call can wait for us: it may hold the CPU of the disk."""
+        return not self._program.settings.lossless and self._writer.hash_some()
 
     def _drain(self) -> bool:
         """Take one batch, if there is one, and note what the kernel left to us."""
