@@ -21,6 +21,7 @@ from .flips import Bursts, Flips
 from .generators.command import generators
 from .runtimes import Runtimes
 from .startup import Startup
+from .storing import Storing
 from .tracers import BenchmarkError
 
 _DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
@@ -59,6 +60,7 @@ def _measure(rounds: int, scale: float) -> str:
         measurements: Sequence[Measurement] = (
             Flips(bench),
             Bursts(bench),
+            Storing(bench),
             Startup(bench),
             Bystander(bench),
             Runtimes(bench),

@@ -3,6 +3,7 @@
  * How long mprotect(PROT_READ | PROT_EXEC) takes, seen by the caller. flips MODE PAGES FLIPS REST
  *
  *	new        each flip has a region of its own, every page of it written
+ *	ready      the same, with all regions written before the first flip
  *	changed    one region, one byte written in every page before each flip
  *	unchanged  one region, never written again
  *
@@ -102,6 +103,22 @@ static void flip_new_regions(unsigned long *times, const struct plan *plan)
 	}
 }
 
+static void flip_ready_regions(unsigned long *times, const struct plan *plan)
+{
+	unsigned char **regions = calloc(plan->flips, sizeof(*regions));
+
+	if (!regions)
+		fail("calloc");
+	for (size_t i = 0; i < plan->flips; i++) {
+		regions[i] = new_region(plan->pages);
+		make_writable(regions[i], plan->pages);
+		change(regions[i], plan->pages, i);
+	}
+	for (size_t i = 0; i < plan->flips; i++)
+		times[i] = flip(regions[i], plan);
+	free(regions);
+}
+
 static void flip_one_region(unsigned long *times, const struct plan *plan, int changing)
 {
 	unsigned char *region = new_region(plan->pages);
@@ -152,6 +169,8 @@ int main(int argc, char **argv)
 	memset(times, 1, plan.flips * sizeof(*times));
 	if (!strcmp(argv[1], "new"))
 		flip_new_regions(times, &plan);
+	else if (!strcmp(argv[1], "ready"))
+		flip_ready_regions(times, &plan);
 	else
 		flip_one_region(times, &plan, !strcmp(argv[1], "changed"));
 	report(times, plan.flips);

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from memory_tracer.terminal import clean
 TIME_LIMIT = 60.0
 #: How long what is stopped may take to end in order (seconds).
 _GRACE = 5.0
+#: How often the tracer's own use of CPU and memory is looked at (seconds).
+_LOOK_SECONDS = 0.02
 
 
 class BenchmarkError(Error):
@@ -57,6 +60,14 @@ class Captured:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What the tracer took by itself, without its target: CPU time, and memory at its peak."""
+
+    cpu_ns: int = 0
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """A command that has ended. Times are ``CLOCK_MONOTONIC`` nanoseconds, of the tracer's start and end."""
 
@@ -65,6 +76,7 @@ class Run:
     ended_ns: int
     stopped: bool
     captured: Captured | None
+    usage: Usage
 
 
 def run(tracer: Tracer, target: Sequence[str], directory: Path, *, stop_after: float | None = None) -> Run:
@@ -76,13 +88,15 @@ def run(tracer: Tracer, target: Sequence[str], directory: Path, *, stop_after: f
     with tempfile.TemporaryFile() as messages:
         started = time.monotonic_ns()
         with _started(tracer.command(target, trace), messages, subprocess.DEVNULL) as process:
+            watcher = _Watcher(process.pid)
             output, stopped = _finish(process, stop_after or TIME_LIMIT)
             ended = time.monotonic_ns()
+            watcher.join()
         if (stopped and stop_after is None) or (process.returncode and not stopped):
             raise _failure(process, messages)
     captured = _captured(trace) if tracer is MEMORY_TRACER else None
     trace.unlink(missing_ok=True)
-    return Run(output, started, ended, stopped, captured)
+    return Run(output, started, ended, stopped, captured, watcher.usage)
 
 
 @contextlib.contextmanager
@@ -139,6 +153,31 @@ def _failure(process: subprocess.Popen[bytes], messages: IO[bytes]) -> Benchmark
     messages.seek(0)
     lines = messages.read().decode(errors="replace").splitlines() or ["nothing"]
     return BenchmarkError(f"a command to be measured failed, saying {clean(lines[-1])}: {process.args!r}")
+
+
+class _Watcher(threading.Thread):
+    """Looks at a process now and then, until it has ended: afterwards its own share cannot be told."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self._process = Path(f"/proc/{pid}")
+        self.usage = Usage()
+        self.start()
+
+    def run(self) -> None:
+        while usage := self._look():
+            self.usage = usage
+            time.sleep(_LOOK_SECONDS)
+
+    def _look(self) -> Usage | None:
+        try:
+            fields = (self._process / "stat").read_text().rpartition(") ")[2].split()
+            status = dict(line.split(":", 1) for line in (self._process / "status").read_text().splitlines())
+            peak = int(status["VmHWM"].split()[0]) << 10
+        except (OSError, KeyError):  # it has ended; what is not waited for has no memory
+            return None
+        ticks = int(fields[11]) + int(fields[12])  # utime and stime, proc(5)
+        return Usage(ticks * (1_000_000_000 // os.sysconf("SC_CLK_TCK")), peak)
 
 
 def _captured(path: Path) -> Captured:

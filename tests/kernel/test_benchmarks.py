@@ -30,14 +30,17 @@ def bench(tmp_path: Path) -> Bench:
 
 
 @pytest.mark.privileged
-@pytest.mark.parametrize("mode", ["new", "changed", "unchanged"])
+@pytest.mark.parametrize("mode", ["new", "ready", "changed", "unchanged"])
 def test_every_flip_of_the_target_is_in_the_capture(bench: Bench, mode: str) -> None:
     target = [bench.program("flips"), mode, "2", "17", "0"]
-    captured = run(MEMORY_TRACER, target, bench.directory).captured
+    done = run(MEMORY_TRACER, target, bench.directory)
+    captured = done.captured
     assert captured is not None
+    assert done.usage.cpu_ns > 0
+    assert done.usage.peak_bytes > 1 << 20
     assert captured.lost == 0
     # The 16 flips of the warm-up change the region, too; an unchanged one is stored while it is not hot yet.
-    expected = {"new": 17 * 2, "changed": (16 + 17) * 2, "unchanged": 2}
+    expected = {"new": 17 * 2, "ready": 17 * 2, "changed": (16 + 17) * 2, "unchanged": 2}
     assert captured.pages >= expected[mode]
 
 
