@@ -26,7 +26,6 @@ from .format import (
     ALIGNMENT,
     CAPTURE_ID_BYTES,
     DIGEST_BYTES,
-    NO_CONTENT,
     UNSORTED,
     ChunkHeader,
     ChunkType,
@@ -36,6 +35,7 @@ from .format import (
     padding,
 )
 from .output import open_output
+from .pages import KnownPages, NumberedPages, copy_pages
 from .rows import last_of_each_cpu, page_rows, repeated_rows
 
 #: Records per write. Bounds the copy of new pages to 64 MiB and keeps index chunks within limits.
@@ -43,22 +43,11 @@ RECORDS_PER_WRITE = 16384
 
 _WORD = 8
 _REPEAT_TYPE = dtype_of(REPEAT)
-_PAGE_CONTENT = np.dtype(f"V{PAGE_BYTES}")
 
 #: From so many new pages on they are written past the page cache.
 _LEAST_DIRECT = 256
-#: So many pages are copied at once: NumPy copies twice, and the second time out of the cache.
-_COPIED_AT_ONCE = 32
 #: So many pages are hashed at once when there is time: about a millisecond's work.
 _HASHED_AT_ONCE = 256
-
-
-class _Contents(NamedTuple):
-    """The pages of a batch: their content numbers; the new ones, and their SHA-256 if it was computed."""
-
-    numbers: NDArray[np.uint64]
-    starts: NDArray[np.int64]
-    digests: list[bytes] | None
 
 
 class _Progress(NamedTuple):
@@ -106,8 +95,7 @@ class CaptureWriter:
         self.path = path
         #: Of the file when all is written that is under way, and without that.
         self._progress = self._written = _Progress()
-        self._size_limit = size_limit
-        self._numbers: dict[bytes, int] = {}
+        self._known = KnownPages(size_limit)
         self._unhashed: deque[_Unhashed] = deque()
         self._id = secrets.token_bytes(CAPTURE_ID_BYTES)
         self._output = open_output(path, replace=force, owner=owner)
@@ -181,8 +169,7 @@ class CaptureWriter:
             raise OutputError(f"{self.path} could not be completed: {error.strerror}") from error
         finally:
             self._direct.give_back(piece)
-        for number, digest in enumerate(digests, first):
-            self._numbers.setdefault(digest, number)
+        self._known.learn(digests, first)
         self._unhashed.popleft()
         if count < left:
             rest = (content_at + count * PAGE_BYTES, digests_at + count * DIGEST_BYTES)
@@ -245,9 +232,11 @@ class CaptureWriter:
         counts[is_repeat] = repeats["pages"]
         ordinals = np.cumsum(counts) - counts + np.uint64(self.records + self.pages)
         starts = offsets[is_page] + HEADER_BYTES
-        contents = (
-            self._number(starts) if hurry and self._may_hurry(len(starts)) else self._identify(data, starts)
-        )
+        stored, contents = self._progress.contents, None
+        if hurry and len(starts) >= _LEAST_DIRECT:
+            contents = self._known.take_all(starts, stored)
+        if contents is None:
+            contents = self._known.identify(data, starts, stored)
         rows = page_rows(data, offsets[is_page], ordinals[is_page], contents.numbers)
         last_pages = {**self._progress.last_pages, **last_of_each_cpu(rows)}
         if len(repeats):
@@ -256,7 +245,7 @@ class CaptureWriter:
             rows = np.concatenate([rows, repeated_rows(repeats, ordinals[is_repeat], sources)])
             rows = rows[np.argsort(rows["ordinal"], kind="stable")]
         progress = self._progress._replace(
-            contents=self._progress.contents + len(contents.starts),
+            contents=stored + len(contents.starts),
             pages=self._progress.pages + len(rows),
             records=self._progress.records + int(np.count_nonzero(is_other)),
             limited_pages=self._progress.limited_pages + int(np.count_nonzero(rows["missing"])),
@@ -266,53 +255,15 @@ class CaptureWriter:
             *self._records_chunk(data, offsets[is_other], sizes[is_other], ordinals[is_other]),
             *self._rows_chunk(ChunkType.PAGES, rows, len(rows), rows["ordinal"][:1]),
         ]
-        first, count = self._progress.contents, len(contents.starts)
-        if count:
+        if len(contents.starts):
             self._write_content(data, contents, index, progress)
         else:
             self._write(index, progress)
         if contents.digests is not None:
-            self._numbers.update(zip(contents.digests, range(first, first + count), strict=True))
-
-    def _may_hurry(self, pages: int) -> bool:
-        """Whether it is worth it, and the size limit is so far away that equal pages need not be found."""
-        room = self._room()
-        return pages >= _LEAST_DIRECT and (room is None or pages <= room)
-
-    def _room(self) -> int | None:
-        """How many pages may still be stored."""
-        if self._size_limit is None:
-            return None
-        return max(0, self._size_limit // PAGE_BYTES - self._progress.contents)
-
-    def _number(self, starts: NDArray[np.int64]) -> _Contents:
-        """Take every page for a new one."""
-        first = self._progress.contents
-        return _Contents(np.arange(first, first + len(starts), dtype=np.uint64), starts, None)
-
-    def _identify(self, data: NDArray[np.uint8], starts: NDArray[np.int64]) -> _Contents:
-        """Give each page the number of its content: a known one, a new one, or none beyond the limit."""
-        known, new = self._numbers, dict[bytes, int]()
-        room, first = self._room(), self._progress.contents
-        view, sha256 = data.data, hashlib.sha256
-        numbers: list[int] = []
-        new_starts: list[int] = []
-        for start in starts.tolist():
-            digest = sha256(view[start : start + PAGE_BYTES]).digest()
-            number = known.get(digest)
-            if number is None:
-                number = new.get(digest)
-            if number is None:
-                if room is not None and len(new) >= room:
-                    number = NO_CONTENT
-                else:
-                    number = new[digest] = first + len(new)
-                    new_starts.append(start)
-            numbers.append(number)
-        return _Contents(np.array(numbers, dtype=np.uint64), np.array(new_starts, dtype=np.int64), list(new))
+            self._known.learn(contents.digests, stored)
 
     def _write_content(
-        self, data: NDArray[np.uint8], contents: _Contents, index: Sequence[Buffer], progress: _Progress
+        self, data: NDArray[np.uint8], contents: NumberedPages, index: Sequence[Buffer], progress: _Progress
     ) -> None:
         """Write new pages, and ``index`` behind them; past the page cache if there are many."""
         count = len(contents.starts)
@@ -331,7 +282,7 @@ class CaptureWriter:
         content_at = _put(piece, 0, (head, encode_chunk_header(header, self._id)))
         digests_at = content_at + count * PAGE_BYTES
         content = piece[content_at:digests_at]
-        _copy_pages(data, contents.starts, content)
+        copy_pages(data, contents.starts, content)
         digests = provisional_digests(content) if contents.digests is None else b"".join(contents.digests)
         end, start = _put(piece, digests_at, (digests, *tail)), self._progress.end
         if directly:
@@ -429,7 +380,7 @@ class CaptureWriter:
         """Forget what is not in the file, and return what to raise."""
         self._progress = self._written
         there = self._written.contents
-        self._numbers = {digest: number for digest, number in self._numbers.items() if number < there}
+        self._known.forget(there)
         while self._unhashed and self._unhashed[-1].first >= there:
             self._unhashed.pop()
         # If even this fails, what is left is a torn chunk, which readers recognise.
@@ -445,12 +396,3 @@ def _put(piece: NDArray[np.uint8], position: int, buffers: Iterable[Buffer]) -> 
         piece[position : position + len(source)] = source
         position += len(source)
     return position
-
-
-def _copy_pages(data: NDArray[np.uint8], starts: NDArray[np.int64], content: NDArray[np.uint8]) -> None:
-    """Copy the pages that start at ``starts``, multiples of a word, one behind the other."""
-    # One item per page instead of an index per byte: NumPy then copies page by page.
-    pages, copies = every(data, _PAGE_CONTENT, _WORD), content.view(_PAGE_CONTENT)
-    for some in range(0, len(starts), _COPIED_AT_ONCE):
-        part = slice(some, some + _COPIED_AT_ONCE)
-        copies[part] = pages[starts[part] // _WORD]
