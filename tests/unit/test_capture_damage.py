@@ -300,6 +300,19 @@ def test_a_huge_sparse_chunk_is_not_read_into_memory(tmp_path: Path, original: b
     assert MAX_INDEX_PAYLOAD < 1 << 30
 
 
+def test_a_huge_sparse_chunk_of_unsorted_pages_is_not_looked_into(tmp_path: Path, original: bytes) -> None:
+    span = only(original, ChunkType.CONTENT)
+    pages = 1 << 28
+    header = patched(original[span.start : span.payload], 6, struct.pack("<HQQ", 1, pages * 4128, pages))
+    path = tmp_path / "sparse.mtrace"
+    path.write_bytes(original[: span.start] + sealed(header))
+    os.truncate(path, 1 << 41)
+
+    with open_capture(path) as capture:
+        assert capture.truncated is not None
+        assert "unsorted" in capture.truncated
+
+
 def test_a_run_of_missing_pages_beyond_the_address_space_is_left_out(tmp_path: Path) -> None:
     stream = RecordStream()
     cause = stream.event()

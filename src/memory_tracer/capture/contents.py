@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..wire.layout import PAGE_BYTES
 from .columns import provisional_digests
-from .format import DIGEST_BYTES, PROVISIONAL, ChunkDamageError
+from .format import DIGEST_BYTES, MAX_UNSORTED_PAGES, PROVISIONAL, ChunkDamageError
 from .scan import read_at
 
 #: Pages read at once when all are looked at: 1 MiB.
@@ -49,12 +49,14 @@ class Contents:
         """
         if first != self._count:
             raise ChunkDamageError("the chunk's pages are not numbered on from those before")
+        if unsorted and count > MAX_UNSORTED_PAGES:
+            raise ChunkDamageError("the chunk has more pages than any recorder leaves unsorted")
         if count:
             self._firsts.append(first)
             self._offsets.append(offset)
             self._count += count
             if unsorted or self._originals:
-                self._find_equal()
+                self._find_equal(first if unsorted else self._count)
 
     @property
     def different(self) -> int:
@@ -68,15 +70,15 @@ class Contents:
         known = np.frombuffer(self._originals, dtype="<u8")
         return np.where(numbers < len(known), known[np.minimum(numbers, len(known) - 1)], numbers)
 
-    def _find_equal(self) -> None:
-        """Look at the pages not looked at yet. Where the SHA-256 is not there, compute it."""
+    def _find_equal(self, unsorted: int) -> None:
+        """Look at the pages not looked at yet. From ``unsorted`` on compute the SHA-256 that is not there."""
         for start, count in self._pieces(len(self._originals)):
             digests = self._read(self._digests_at(start), count * DIGEST_BYTES).ljust(
                 count * DIGEST_BYTES, b"\0"
             )
             for index in range(count):
                 digest = digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
-                if digest.startswith(PROVISIONAL) or not digest:
+                if start >= unsorted and digest.startswith(PROVISIONAL):
                     digest = hashlib.sha256(self._read(self._content_at(start + index), PAGE_BYTES)).digest()
                 self._originals.append(self._numbers.setdefault(digest, start + index))
 

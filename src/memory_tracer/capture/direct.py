@@ -102,8 +102,15 @@ class DirectWriter(Generic[_Progress]):
                 self._is_stuck = False
                 return piece
             self._is_stuck = True
+        try:
+            piece = _new_piece()
+        except OSError:
+            if not self._under_way:
+                raise
+            self._under_way -= 1
+            return self._done.get()
         self._made += 1
-        return _new_piece()
+        return piece
 
     def give_back(self, piece: NDArray[np.uint8]) -> None:
         """Have a piece used again."""

@@ -27,6 +27,8 @@ DIGEST_BYTES = 32
 ALIGNMENT = 64
 #: Payloads other than CONTENT are held in memory, so their size is limited.
 MAX_INDEX_PAYLOAD = 64 << 20
+#: No more pages are in an UNSORTED chunk, which a reader has to look into when it opens the file.
+MAX_UNSORTED_PAGES = 4096
 #: A digest that starts with so many zeros is provisional.
 PROVISIONAL = bytes(24)
 #: Content number of a page whose bytes are not stored.

@@ -26,6 +26,7 @@ from .format import (
     ALIGNMENT,
     CAPTURE_ID_BYTES,
     DIGEST_BYTES,
+    MAX_UNSORTED_PAGES,
     UNSORTED,
     ChunkHeader,
     ChunkType,
@@ -233,7 +234,7 @@ class CaptureWriter:
         ordinals = np.cumsum(counts) - counts + np.uint64(self.records + self.pages)
         starts = offsets[is_page] + HEADER_BYTES
         stored, contents = self._progress.contents, None
-        if hurry and len(starts) >= _LEAST_DIRECT:
+        if hurry and _LEAST_DIRECT <= len(starts) <= MAX_UNSORTED_PAGES:
             contents = self._known.take_all(starts, stored)
         if contents is None:
             contents = self._known.identify(data, starts, stored)
