@@ -23,6 +23,7 @@ ALLOWED = {
     # Views may share: the JSON objects are export's, a region's images are show's.
     "report": {"report", "export", "analyze", "capture", "errors", "model", "terminal"},
     "show": {"show", "analyze", "capture", "errors", "model", "terminal"},
+    "diff": {"diff", "show", "analyze", "capture", "errors", "model", "terminal"},
     "export": {"export", "show", "analyze", "capture", "errors", "model", "terminal"},
     "bpf": {"bpf"},
     "model": set(),

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from ..model import PAGE_SIZE, Missing
 from .images import Gap, Image, Range
 
+#: Ranges in order, none overlaps another, and why their bytes are missing.
+Reasons = list[tuple[Range, Missing | None]]
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -41,25 +44,25 @@ def runs(image: Image, start: int, end: int) -> Iterator[Run]:
 
 
 def _parts(image: Image, start: int, end: int) -> Iterator[Run]:
-    reasons = _reasons(image.gaps)
+    gaps = reasons(image.gaps)
     position = start
     for address in sorted(image.pages):
         first, last = max(address, start), min(address + PAGE_SIZE, end)
         if first >= last:
             continue
-        yield from _hole(reasons, position, first)
+        yield from _hole(gaps, position, first)
         held = image.pages[address]
         content = None if held.content is None else held.content[first - address : last - address]
         yield Run(first, last - first, content, held.missing)
         position = last
-    yield from _hole(reasons, position, end)
+    yield from _hole(gaps, position, end)
 
 
-def _hole(reasons: list[tuple[Range, Missing | None]], start: int, end: int) -> Iterator[Run]:
+def _hole(gaps: Reasons, start: int, end: int) -> Iterator[Run]:
     """Yield the hole [start, end) in parts of one reason each."""
     position = start
-    for index in range(bisect.bisect_right(reasons, start, key=lambda part: part[0][1]), len(reasons)):
-        (first, last), missing = reasons[index]
+    for index in range(bisect.bisect_right(gaps, start, key=lambda part: part[0][1]), len(gaps)):
+        (first, last), missing = gaps[index]
         if first >= end:
             break
         first, last = max(first, position), min(last, end)
@@ -71,12 +74,17 @@ def _hole(reasons: list[tuple[Range, Missing | None]], start: int, end: int) -> 
         yield Run(position, end - position, None, None)
 
 
-def _reasons(gaps: dict[Range, Gap]) -> list[tuple[Range, Missing | None]]:
+def reason_at(gaps: Reasons, address: int) -> Missing | None:
+    """Return what ``gaps`` say of the page at ``address``."""
+    return next(_hole(gaps, address, address + 1)).missing
+
+
+def reasons(gaps: dict[Range, Gap]) -> Reasons:
     """Return what the gaps say as ranges that do not overlap, in order; the latest gap counts."""
     waiting = sorted(((*addresses, gap) for addresses, gap in gaps.items()), key=lambda part: part[:2])
     edges = sorted({edge for addresses in gaps for edge in addresses})
     active: list[tuple[int, int, Missing | None]] = []
-    result: list[tuple[Range, Missing | None]] = []
+    result: Reasons = []
     taken = 0
     for position, following in itertools.pairwise(edges):
         while taken < len(waiting) and waiting[taken][0] == position:

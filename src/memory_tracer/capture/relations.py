@@ -69,6 +69,13 @@ class Relations:
         self.stack_event = _find(recorded["sequence"], index.stacks["cause"])
         self.event_stack = self._last_of_each_event(self.stack_event)
 
+    def process_number(self, pid: int, start_time_ns: int) -> int:
+        """Return the number of the process with this identity, or -1."""
+        same = self.processes["pid"] == pid
+        same &= self.processes["start_time_ns"] // TICK_NS == start_time_ns // TICK_NS
+        numbers = np.flatnonzero(same)
+        return int(numbers[0]) if len(numbers) else -1
+
     @cached_property
     def event_pages(self) -> Numbers:
         """For each event the number of its page rows."""

@@ -46,6 +46,7 @@ VERBS: dict[str, Verb] = {
         Verb("regions", READ, "List memory that was or became executable."),
         Verb("pages", READ, "List every captured or missing page."),
         Verb("show", READ, "Print a region's bytes: hex, instructions or raw."),
+        Verb("diff", READ, "Show what changed between two generations of a region."),
         Verb("export", READ, "Write regions as files, or everything as JSON lines."),
         Verb("verify", READ, "Say whether a capture is complete, and what is missing."),
         Verb("doctor", SYSTEM, "Say what this kernel and this user can do."),

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 @click.option("--hex", "form", flag_value="hex", default="hex", help="A hex dump (the default).")
 @click.option("--disasm", "form", flag_value="disasm", help="Instructions.")
 @click.option("--raw", "form", flag_value="raw", help="The bytes themselves, to a file or pipe.")
-@click.option("--bits", type=click.Choice(["32", "64"]), help="Word size of the instructions.")
+@click.option(
+    "--bits", type=click.Choice(["32", "64"]), help="Word size of the code; otherwise what the calls say."
+)
 def command(
     file: Path,
     address: int,
@@ -76,14 +78,12 @@ def _write_raw(view: View) -> None:
 
 
 def _print_text(capture: Capture, view: View, form: str, bits: str | None) -> None:
-    from ..show.disassembly import Disassembler
+    from ..show.disassembly import for_capture
     from ..show.hexdump import hexdump
     from ..show.text import print_view
 
     if form == "hex":
         print_view(capture, view, hexdump)
         return
-    host = capture.metadata.get("host")
-    machine = host.get("machine") if isinstance(host, dict) else None
-    disassembler = Disassembler(str(machine or "x86_64"), int(bits) if bits else None)
+    disassembler = for_capture(capture, view.history, int(bits) if bits else None)
     print_view(capture, view, disassembler.lines)

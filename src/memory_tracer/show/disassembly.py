@@ -5,9 +5,14 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..analyze.wordsize import word_bits
 from ..errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from ..analyze.regions import RegionHistory
+    from ..capture.reader import Capture
 
 #: Zeros from this many on are counted and not decoded. No x86 instruction (15 bytes at most)
 #: contains as many.
@@ -18,10 +23,27 @@ _ZEROS = re.compile(rb"\0{%d,}" % _ZERO_RUN)
 _WINDOW = 1 << 16
 _LONGEST_INSTRUCTION = 15
 #: Columns for the bytes of an instruction; longer ones push the text to the right.
-_BYTES_WIDTH = 30
+BYTES_WIDTH = 30
 
 _X86_MACHINES = frozenset({"x86_64", "i386", "i486", "i586", "i686"})
 _ARM64_MACHINES = frozenset({"aarch64", "arm64"})
+
+
+class Instruction(NamedTuple):
+    """One line of a listing: an instruction, or bytes that are none.
+
+    ``raw`` is empty for a run of zeros, which is counted and not decoded.
+    """
+
+    address: int
+    size: int
+    raw: bytes
+    text: str
+
+    def __str__(self) -> str:
+        if not self.raw:
+            return f"{self.address:#014x}  {self.text}"
+        return f"{self.address:#014x}  {self.raw.hex(' '):<{BYTES_WIDTH}}{self.text}".rstrip()
 
 
 class Disassembler:
@@ -54,6 +76,10 @@ class Disassembler:
 
     def lines(self, content: bytes, address: int) -> Iterator[str]:
         """Yield one line per instruction of ``content``, which lies at ``address``."""
+        return map(str, self.instructions(content, address))
+
+    def instructions(self, content: bytes, address: int) -> Iterator[Instruction]:
+        """Yield the instructions of ``content``, which lies at ``address``; no byte is left out."""
         position = 0
         while position < len(content):
             zeros = _ZEROS.search(content, position)
@@ -61,7 +87,7 @@ class Disassembler:
             if zeros and position >= boundary:
                 # Rounded down, because the next instruction may begin with a zero byte.
                 size = (zeros.end() - position) // self._unit * self._unit
-                yield f"{address + position:#014x}  {size} zero bytes"
+                yield Instruction(address + position, size, b"", f"{size} zero bytes")
                 position += size
                 continue
             end = min(position + _WINDOW, boundary)
@@ -70,13 +96,19 @@ class Disassembler:
             for at, size, mnemonic, operands in self._engine.disasm_lite(window, address + position):
                 if position >= end:
                     break
-                yield _line(at, content[position : position + size], f"{mnemonic} {operands}")
+                raw = content[position : position + size]
+                yield Instruction(at, size, raw, f"{mnemonic} {operands}".rstrip())
                 position += size
             if position == before:  # less than an instruction is left
                 rest = content[position:]
-                yield _line(address + position, rest, ".byte " + ", ".join(map(hex, rest)))
+                yield Instruction(address + position, len(rest), rest, ".byte " + ", ".join(map(hex, rest)))
                 return
 
 
-def _line(address: int, raw: bytes, text: str) -> str:
-    return f"{address:#014x}  {raw.hex(' '):<{_BYTES_WIDTH}}{text}".rstrip()
+def for_capture(capture: Capture, region: RegionHistory, bits: int | None) -> Disassembler:
+    """Return the disassembler for what is in ``region``; ``bits`` overrides what the capture says."""
+    host = capture.metadata.get("host")
+    machine = host.get("machine") if isinstance(host, dict) else None
+    if bits is None:
+        bits = word_bits(capture, region.pid, region.process_start_ns, region.region.start)
+    return Disassembler(str(machine or "x86_64"), bits)

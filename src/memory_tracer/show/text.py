@@ -55,8 +55,14 @@ def _heading(capture: Capture, view: View) -> Iterator[str]:
         mapping = capture.mapping_at(history.caller_event, history.caller)
         path = clean(mapping.path or "") if mapping else None
         yield f"# first made executable by {place(history.caller, mapping, path)}"
-    yield (
-        f"# generation {image.generation}, after {image.event} at "
+    yield f"# {moment(capture, view)}"
+
+
+def moment(capture: Capture, view: View) -> str:
+    """Return which generation the view shows, since when, and how much of it is known."""
+    image = view.image
+    return (
+        f"generation {image.generation}, after {image.event} at "
         f"{format_seconds(image.timestamp_ns - start_ns(capture))} s, "
         f"{format_count(sum(held.content is not None for held in image.pages.values()), 'page')} known"
     )

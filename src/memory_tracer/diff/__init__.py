@@ -1,0 +1,1 @@
+"""What changed between two generations of a region: as instructions, or as bytes."""
