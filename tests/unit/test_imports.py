@@ -25,6 +25,7 @@ ALLOWED = {
     "show": {"show", "analyze", "capture", "errors", "model", "terminal"},
     "diff": {"diff", "show", "analyze", "capture", "errors", "model", "terminal"},
     "export": {"export", "show", "analyze", "capture", "errors", "model", "terminal"},
+    "scan": {"scan", "export", "analyze", "capture", "errors", "model", "terminal"},
     "bpf": {"bpf"},
     "model": set(),
     "errors": set(),
@@ -32,7 +33,15 @@ ALLOWED = {
     "terminal": {"errors"},
 }
 
-HEAVY = ("numpy", "rich", "capstone", "memory_tracer.record.libbpf", "memory_tracer.capture.reader")
+HEAVY = (
+    "numpy",
+    "rich",
+    "capstone",
+    "yara_x",
+    "pyarrow",
+    "memory_tracer.record.libbpf",
+    "memory_tracer.capture.reader",
+)
 
 
 def imports() -> Iterator[tuple[str, str, str]]:

@@ -203,6 +203,14 @@ class Capture:
         zeros = self._chosen_zeros(conditions) if absent else np.zeros(0, np.int64)
         return decoder.page_rows(self._chosen_rows(conditions), self._chosen_runs(conditions), zeros)
 
+    def row_numbers(self, **filters: Unpack[FilterOptions]) -> Numbers:
+        """Return which rows of ``relations`` are pages the filters accept; for this package's analyses."""
+        return self._chosen_rows(Filters(**filters))
+
+    def pages_of_rows(self, numbers: Numbers) -> Iterator[Page]:
+        """Return the pages of these rows of ``relations``; for this package's analyses."""
+        return self._state.decoder.stored(numbers)
+
     def _chosen_rows(self, conditions: Filters) -> Numbers:
         relations = self.relations
         rows = relations.rows

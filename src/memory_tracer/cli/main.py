@@ -47,6 +47,7 @@ VERBS: dict[str, Verb] = {
         Verb("pages", READ, "List every captured or missing page."),
         Verb("show", READ, "Print a region's bytes: hex, instructions or raw."),
         Verb("diff", READ, "Show what changed between two generations of a region."),
+        Verb("scan", READ, "Search all code with YARA rules."),
         Verb("export", READ, "Write regions as files, or everything as JSON lines."),
         Verb("verify", READ, "Say whether a capture is complete, and what is missing."),
         Verb("doctor", SYSTEM, "Say what this kernel and this user can do."),
