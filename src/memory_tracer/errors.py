@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 
 class Error(Exception):
     """Root of all deliberate errors.
@@ -53,3 +56,13 @@ class NotCapturedError(Error):
 
 class MissingExtraError(Error):
     """An optional dependency is not installed; the message names the extra."""
+
+
+def require(module: str, purpose: str, extra: str | None = None) -> Any:
+    """Import ``module``. Raises ``MissingExtraError`` that says how to install it: by ``extra``, or alone."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = f"'memory-tracer[{extra}]'" if extra else module.replace("_", "-")
+        name = module.replace("_", "-")
+        raise MissingExtraError(f"{purpose} need {name}: pip install {package}") from error

@@ -7,7 +7,7 @@ All objects are immutable values. Addresses and sizes are in bytes, times in nan
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 PAGE_SIZE = 4096
@@ -228,7 +228,7 @@ class Event:
         return self.result is None or self.kind >= EventKind.FORK or not -4095 <= self.result < 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Page:
     """One page of memory at the moment an event made it executable.
 
@@ -240,7 +240,7 @@ class Page:
     tid: int
     comm: str
     address: int
-    content: bytes | None = field(repr=False)
+    content: bytes | None
     missing: Missing | None
     event: EventKind
     protection: Protection
@@ -255,6 +255,13 @@ class Page:
     fetched: bool = False
     sha256: str | None = None
     evidence: Evidence = Evidence.NONE
+
+    def __repr__(self) -> str:
+        what = f"missing: {self.missing}" if self.content is None else f"generation {self.generation}"
+        return (
+            f"<Page {self.address:#x} {self.protection} {what}, {self.event} at {self.timestamp_ns} ns, "
+            f"pid {self.pid} ({ascii(self.comm)[1:-1]})>"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,16 @@ class Contents:
         digest = _digest(content, self._read(self._digests_at(number), DIGEST_BYTES))
         return StoredPage(content, digest) if digest is not None else None
 
+    def digests(self) -> NDArray[np.uint8]:
+        """Return the SHA-256 of all pages as the file says, a row each; zeros where it cannot be read."""
+        result = np.zeros((self._count, DIGEST_BYTES), np.uint8)
+        for chunk, first in enumerate(self._firsts):
+            pages = self._chunk_pages(chunk)
+            raw = self._read(self._offsets[chunk] + pages * PAGE_BYTES, pages * DIGEST_BYTES)
+            if raw:
+                result[first : first + pages] = np.frombuffer(raw, np.uint8).reshape(pages, DIGEST_BYTES)
+        return result
+
     def damaged(self) -> Iterator[int]:
         """Hash all pages again; yield the numbers of those that do not match their SHA-256."""
         for start, count in self._pieces(0):

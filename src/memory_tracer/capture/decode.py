@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -27,6 +26,7 @@ from ..model import (
     Status,
 )
 from ..wire.layout import FLAG_FETCHED, FLAG_LATE, OUTCOME_COUNTS
+from .clock import Clock
 from .columns import Rows
 from .contents import StoredPage
 from .evidence import find_evidence
@@ -36,9 +36,6 @@ from .numbering import Numbers
 from .relations import Relations
 from .stacks import Stacks
 from .texts import Texts
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LATEST = datetime.max.replace(tzinfo=UTC)
 
 #: How many arguments a call has.
 _ARGUMENTS = {EventKind.MMAP: 6, EventKind.MPROTECT: 3, EventKind.PKEY_MPROTECT: 4, EventKind.MUNMAP: 2}
@@ -60,25 +57,6 @@ class _Header(NamedTuple):
     pid: int
     tid: int
     address: int
-
-
-class Clock:
-    """Converts timestamps (nanoseconds since boot) to UTC."""
-
-    def __init__(self, metadata: Mapping[str, Any]) -> None:
-        clock = metadata.get("clock")
-        readings = clock if isinstance(clock, dict) else {}
-        monotonic, realtime = readings.get("monotonic_ns"), readings.get("realtime_ns")
-        self._offset_ns = 0
-        if isinstance(monotonic, int) and isinstance(realtime, int):
-            self._offset_ns = realtime - monotonic
-
-    def wall_time(self, timestamp_ns: int) -> datetime:
-        """Return the moment in UTC, to the microsecond; the nearest there is beyond year 1 or 9999."""
-        try:
-            return _EPOCH + timedelta(microseconds=(timestamp_ns + self._offset_ns) // 1000)
-        except OverflowError:
-            return _LATEST
 
 
 class Decoder:

@@ -15,15 +15,18 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..analyze.regions import PageColumns, RegionHistory, RunColumns, region_histories
 from ..errors import CaptureError
 from ..model import PAGE_SIZE, Event, Loss, MissingRun, Page, Process, Region
 from ..wire.layout import FLAG_LATE
+from .clock import Clock
 from .columns import Rows
 from .contents import Contents
-from .decode import Clock, Decoder
+from .decode import Decoder
 from .filters import FilterOptions, Filters
+from .frames import Frames
 from .index import Index
 from .losses import find_losses
 from .mappings import Mappings
@@ -68,7 +71,7 @@ class _State:
         return find_losses(self._index, self.relations, self._scanner)
 
 
-class Capture:
+class Capture(Frames):
     """An open capture file; close it, or use it as a context manager.
 
     ``events``, ``pages`` and ``regions`` take the keyword arguments of ``FilterOptions``, which
@@ -167,6 +170,11 @@ class Capture:
         """True when nothing is missing and the recording was closed in order."""
         return not self.losses
 
+    @property
+    def evidence(self) -> NDArray[np.uint8]:
+        """For each row of ``relations`` its ``Evidence``; for this package's own analyses."""
+        return self._state.decoder.evidence
+
     def events(self, **filters: Unpack[FilterOptions]) -> Iterator[Event]:
         """Return the events, by sequence, but for looks and samples that found nothing new."""
         state, count = self._state, self.relations.recorded_count
@@ -210,6 +218,16 @@ class Capture:
     def pages_of_rows(self, numbers: Numbers) -> Iterator[Page]:
         """Return the pages of these rows of ``relations``; for this package's analyses."""
         return self._state.decoder.stored(numbers)
+
+    def missing_runs(self, **filters: Unpack[FilterOptions]) -> Iterator[MissingRun]:
+        """Return the runs of missing pages that ``page_rows`` returns, without the pages."""
+        runs, none = self._chosen_runs(Filters(**filters)), np.zeros(0, np.int64)
+        rows = self._state.decoder.page_rows(none, runs, none)
+        return (run for run in rows if isinstance(run, MissingRun))
+
+    def events_at(self, numbers: Numbers) -> Iterator[Event]:
+        """Return the events at these places of ``relations``, without stacks; for our own analyses."""
+        return map(self._state.decoder.event, numbers.tolist())
 
     def _chosen_rows(self, conditions: Filters) -> Numbers:
         relations = self.relations

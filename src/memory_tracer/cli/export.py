@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @capture_argument
-@click.option("--format", "form", type=click.Choice(["raw", "jsonl"]), required=True, help="What to write.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Directory (raw) or file (jsonl) to create."
+    "--format", "form", type=click.Choice(["raw", "jsonl", "parquet"]), required=True, help="What to write."
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Directory (raw, parquet) or file (jsonl) to create.",
 )
 @click.option("--force", is_flag=True, help="Replace an earlier export.")
-@click.option("--no-content", is_flag=True, help="jsonl: leave out the pages' bytes.")
+@click.option("--no-content", is_flag=True, help="jsonl, parquet: leave out the pages' bytes.")
 @filter_options
 def command(
     file: Path, form: str, output: Path | None, force: bool, no_content: bool, selection: Selection
@@ -37,17 +43,21 @@ def command(
     raw: a directory (default: FILE's name with -raw) with one file per region and generation, and
     index.json. The filters choose regions, which are written with all their generations.
     jsonl: one JSON object per event and page (default: to standard output).
+    parquet: a directory (default: FILE's name with -parquet) with one table per file, for DuckDB,
+    pandas or Polars.
 
     \b
     Example: all unpacked code for YARA or a disassembler:
       memory-tracer export sample.mtrace --format raw --exclude-file-backed
     """
     if no_content and form == "raw":
-        raise UsageError("--no-content is for --format jsonl")
+        raise UsageError("--no-content is for --format jsonl and parquet")
     with open_capture(file) as capture:
         filters = selection.filters(capture)
         if form == "raw":
             _raw(capture, filters, output or Path(f"{file.stem}-raw"), force)
+        elif form == "parquet":
+            _parquet(capture, filters, output or Path(f"{file.stem}-parquet"), force, not no_content)
         else:
             _jsonl(capture, filters, output, force, not no_content)
         warn_incomplete(capture)
@@ -60,6 +70,17 @@ def _raw(capture: Capture, filters: FilterOptions, output: Path, force: bool) ->
     for export in progress(export_raw(capture, filters, output, force=force), "regions written:"):
         files, size = len(export.entries), export.size
     note(f"wrote {format_count(files, 'file')}, {format_size(size)}, to {output}")
+
+
+def _parquet(capture: Capture, filters: FilterOptions, output: Path, force: bool, content: bool) -> None:
+    from ..export.parquet import export_parquet
+
+    written: Counter[str] = Counter()
+    steps = export_parquet(capture, filters, output, content=content, force=force)
+    for table, rows in progress(steps, "batches written:"):
+        written[table] += rows
+    counts = (format_count(rows, f"row of {table}", f"rows of {table}") for table, rows in written.items())
+    note(f"wrote {', '.join(counts)} to {output}")
 
 
 def _jsonl(capture: Capture, filters: FilterOptions, output: Path | None, force: bool, content: bool) -> None:

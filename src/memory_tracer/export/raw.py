@@ -27,6 +27,7 @@ from ..errors import OutputError
 from ..model import PAGE_SIZE
 from ..show.view import region_images
 from ..terminal import format_size
+from .directory import create_directory
 from .objects import Object
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class RawExport:
         self._directory = directory
         self.entries: list[Object] = []
         self.size = 0
-        _create_directory(directory, force)
+        create_directory(directory, _OURS, force=force)
 
     def add(self, number: int, history: RegionHistory) -> None:
         """Write all generations of one region; ``number`` begins the names of its files."""
@@ -153,30 +154,3 @@ def _write_all(descriptor: int, content: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
-
-
-def _create_directory(directory: Path, force: bool) -> None:
-    """Create ``directory``, or with ``force`` empty it when everything in it is an export of ours."""
-    try:
-        directory.mkdir(mode=0o700)
-        return
-    except FileExistsError as error:
-        if not force or directory.is_symlink() or not directory.is_dir():
-            raise OutputError(
-                f"{directory} exists; choose another with -o or replace it with --force"
-            ) from error
-    except OSError as error:
-        raise OutputError(f"{directory} cannot be created: {error.strerror}") from error
-    _remove_export(directory)
-
-
-def _remove_export(directory: Path) -> None:
-    files = list(directory.iterdir())
-    foreign = [path for path in files if not _OURS.fullmatch(path.name) or path.is_symlink() or path.is_dir()]
-    if foreign:
-        raise OutputError(
-            f"{directory} holds something that is no export ({foreign[0].name}), "
-            "so --force does not replace it"
-        )
-    for path in files:
-        path.unlink()

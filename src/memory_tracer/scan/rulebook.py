@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingExtraError, UsageError
+from ..errors import UsageError, require
 
 #: The starter rules that come with the package.
 BUNDLED = Path(__file__).parent / "rules"
@@ -16,10 +15,7 @@ _SUFFIXES = (".yar", ".yara")
 
 def yara() -> Any:
     """Return the module ``yara_x``. Raises ``MissingExtraError`` where it is not installed."""
-    try:
-        return importlib.import_module("yara_x")
-    except ImportError as error:
-        raise MissingExtraError("scanning needs YARA-X: pip install 'memory-tracer[scan]'") from error
+    return require("yara_x", "rules", "scan")
 
 
 def compile_rules(paths: Sequence[Path]) -> Any:

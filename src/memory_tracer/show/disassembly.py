@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..analyze.wordsize import word_bits
-from ..errors import MissingExtraError, UsageError
+from ..errors import UsageError, require
 
 if TYPE_CHECKING:
     from ..analyze.regions import RegionHistory
@@ -54,12 +53,7 @@ class Disassembler:
     """
 
     def __init__(self, machine: str, bits: int | None = None) -> None:
-        try:
-            capstone: Any = importlib.import_module("capstone")
-        except ImportError as error:
-            raise MissingExtraError(
-                "disassembling needs Capstone: pip install 'memory-tracer[disasm]'"
-            ) from error
+        capstone = require("capstone", "instructions", "disasm")
         if machine in _X86_MACHINES:
             wide = bits == 64 or (bits is None and machine == "x86_64")
             mode = capstone.CS_MODE_64 if wide else capstone.CS_MODE_32
