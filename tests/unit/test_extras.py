@@ -9,14 +9,12 @@ import pytest
 
 import memory_tracer as mt
 
-from .builders import BASE
 from .scenario import CommandLine
 
 
 @pytest.mark.parametrize(
     ("module", "extra", "arguments"),
     [
-        ("capstone", "disasm", ("show", "FILE", hex(BASE), "--pid", "5000", "--disasm")),
         ("yara_x", "scan", ("scan", "FILE")),
         ("pyarrow", "parquet", ("export", "FILE", "--format", "parquet", "-o", "OUT")),
     ],

@@ -59,9 +59,7 @@ class Frames:
         named = [f"{loss.reason}: {loss.count:,} {loss.unit}" for loss in losses[:_LOSSES]]
         facts = {
             "file": ascii(str(capture.path))[1:-1],
-            "command": " ".join(ascii(str(word))[1:-1] for word in command)
-            if isinstance(command, list)
-            else "",
+            "command": " ".join(ascii(str(word))[1:-1] for word in words),
             "processes": f"{len(capture.processes):,}",
             "events": f"{capture.event_count:,}",
             "pages": f"{capture.page_count:,}",

@@ -122,6 +122,13 @@ class Mappings:
         number = space.backings.find(address) if space else -1
         return self._region(space.backings, number) if space and number >= 0 else None
 
+    def all_before(self, sequence: int) -> list[Region]:
+        """Return all mappings known in the process of the event numbered ``sequence``, by address."""
+        space = self._space_at(sequence)
+        if space is None:
+            return []
+        return [self._region(space.backings, number) for number in range(len(space.backings.starts))]
+
     def executable_at(self, sequence: int, address: int) -> bool:
         """Return whether ``address`` lay in a known mapping that could be executed."""
         space = self._space_at(sequence)

@@ -280,6 +280,10 @@ class Capture(Frames):
         """
         return self._state.mappings.at(sequence, address)
 
+    def mappings_at(self, sequence: int) -> list[Region]:
+        """Return all that ``mapping_at`` knows of the process at that moment, by address."""
+        return self._state.mappings.all_before(sequence)
+
     def read(self, pid: int, address: int, size: int, at: int | None = None) -> bytes:
         """Return memory of a process as it was at ``at`` (ns since boot), or last when None.
 

@@ -17,6 +17,7 @@ class Replacement(NamedTuple):
     """From ``ordinal`` on, nothing that was in [start, end) of the process is there any more."""
 
     ordinal: int
+    timestamp_ns: int
     process: int
     start: int
     end: int
@@ -33,14 +34,19 @@ def replacements(relations: Relations, process: int | None = None) -> list[Repla
         chosen &= relations.event_process == process
     numbers = np.flatnonzero(chosen)
     numbers = numbers[np.argsort(events["ordinal"][numbers], kind="stable")]
-    found = zip(
-        relations.event_process[numbers].tolist(),
-        *(events[name][numbers].tolist() for name in ("ordinal", "kind", "address", "length")),
-        strict=True,
-    )
+    names = ("ordinal", "timestamp_ns", "kind", "address", "length")
+    columns = (events[name][numbers].tolist() for name in names)
+    found = zip(relations.event_process[numbers].tolist(), *columns, strict=True)
     return [
-        Replacement(ordinal, of, 0, ADDRESS_END, True)
+        Replacement(ordinal, timestamp, of, 0, ADDRESS_END, unmapped=True)
         if kind == EventKind.EXEC
-        else Replacement(ordinal, of, address, min(address + length, ADDRESS_END), kind == EventKind.MUNMAP)
-        for of, ordinal, kind, address, length in found
+        else Replacement(
+            ordinal,
+            timestamp,
+            of,
+            address,
+            min(address + length, ADDRESS_END),
+            unmapped=kind == EventKind.MUNMAP,
+        )
+        for of, ordinal, timestamp, kind, address, length in found
     ]

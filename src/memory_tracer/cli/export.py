@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..analyze.timeline import start_ns
 from ..errors import OutputError, UsageError
 from ..terminal import format_count, format_size, progress
-from .arguments import Selection, capture_argument, filter_options
+from .arguments import Seconds, Selection, capture_argument, filter_options
 from .listing import open_capture
 from .notice import note, warn_incomplete
 
@@ -24,19 +25,30 @@ if TYPE_CHECKING:
 @click.command()
 @capture_argument
 @click.option(
-    "--format", "form", type=click.Choice(["raw", "jsonl", "parquet"]), required=True, help="What to write."
+    "--format",
+    "form",
+    type=click.Choice(["raw", "jsonl", "parquet", "core"]),
+    required=True,
+    help="What to write.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Directory (raw, parquet) or file (jsonl) to create.",
+    help="Directory (raw, parquet) or file (jsonl, core) to create.",
 )
 @click.option("--force", is_flag=True, help="Replace an earlier export.")
+@click.option("--at", type=Seconds(), help="core: as it was at this second of the capture.")
 @click.option("--no-content", is_flag=True, help="jsonl, parquet: leave out the pages' bytes.")
 @filter_options
 def command(
-    file: Path, form: str, output: Path | None, force: bool, no_content: bool, selection: Selection
+    file: Path,
+    form: str,
+    output: Path | None,
+    force: bool,
+    at: int | None,
+    no_content: bool,
+    selection: Selection,
 ) -> None:
     """Write the capture FILE for other tools.
 
@@ -45,12 +57,16 @@ def command(
     jsonl: one JSON object per event and page (default: to standard output).
     parquet: a directory (default: FILE's name with -parquet) with one table per file, for DuckDB,
     pandas or Polars.
+    core: the memory of one process as a core file for gdb (default: FILE's name with the PID and
+    .core). The filters choose pages.
 
     \b
     Example: all unpacked code for YARA or a disassembler:
       memory-tracer export sample.mtrace --format raw --exclude-file-backed
     """
-    if no_content and form == "raw":
+    if at is not None and form != "core":
+        raise UsageError("--at is for --format core")
+    if no_content and form not in ("jsonl", "parquet"):
         raise UsageError("--no-content is for --format jsonl and parquet")
     with open_capture(file) as capture:
         filters = selection.filters(capture)
@@ -58,6 +74,8 @@ def command(
             _raw(capture, filters, output or Path(f"{file.stem}-raw"), force)
         elif form == "parquet":
             _parquet(capture, filters, output or Path(f"{file.stem}-parquet"), force, not no_content)
+        elif form == "core":
+            _core(capture, filters, None if at is None else start_ns(capture) + at, output, force)
         else:
             _jsonl(capture, filters, output, force, not no_content)
         warn_incomplete(capture)
@@ -81,6 +99,25 @@ def _parquet(capture: Capture, filters: FilterOptions, output: Path, force: bool
         written[table] += rows
     counts = (format_count(rows, f"row of {table}", f"rows of {table}") for table, rows in written.items())
     note(f"wrote {', '.join(counts)} to {output}")
+
+
+def _core(
+    capture: Capture, filters: FilterOptions, at_ns: int | None, output: Path | None, force: bool
+) -> None:
+    from ..capture.output import create_output
+    from ..export.core import plan_core, write_core
+
+    core = plan_core(capture, filters, at_ns)
+    path = output or Path(f"{capture.path.stem}-{core.process.pid}.core")
+    descriptor = create_output(path, replace=force, owner=None)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            damaged = sum(progress(write_core(capture, core, stream), "blocks written:"))
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+    note(f"wrote {format_count(core.pages, 'page')} of process {core.process.pid} to {path}")
+    if damaged:
+        note(f"{format_count(damaged, 'damaged page')} became zeros")
 
 
 def _jsonl(capture: Capture, filters: FilterOptions, output: Path | None, force: bool, content: bool) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..capture.columns import Rows
 from ..capture.numbering import Numbers, changes, dense, pair
 from ..capture.relations import Relations
 from ..capture.replacements import replacements
@@ -22,6 +23,9 @@ from ..model import PAGE_SIZE
 #: Pages of a stretch, at most: 4 MiB.
 STRETCH_PAGES = 1024
 _NOTHING = -1
+
+#: Process, first address, address after the last.
+_Range = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,35 +82,28 @@ class Walk:
         wanted[chosen] = True
         is_wanted = wanted.tobytes()
         for rows in self._groups():
-            if rows is not None:
-                yield from self._of_group(rows, is_wanted)
+            yield from self._of_group(rows, is_wanted)
 
-    def _groups(self) -> Iterator[range | None]:
+    def _groups(self) -> Iterator[range]:
         """Yield the rows of each event, after what went before them is forgotten."""
         relations = self._relations
         ordinals = relations.rows["ordinal"]
         heads = changes(relations.row_event) if len(ordinals) else np.zeros(0, np.int64)
         ends = np.append(heads[1:], len(ordinals))
         groups = zip(ordinals[heads].tolist(), map(range, heads.tolist(), ends.tolist()), strict=True)
-        gone = ((item.ordinal, item) for item in replacements(relations))
-        unknown = ((ordinal, span) for ordinal, span in self._unknown())
-        merged = heapq.merge(groups, gone, unknown, key=lambda step: step[0])
-        for _, step in merged:
+        gone = ((item.ordinal, (item.process, item.start, item.end)) for item in replacements(relations))
+        steps: tuple[Iterator[tuple[int, range | _Range]], ...] = (groups, gone, *self._unknown())
+        for _, step in heapq.merge(*steps, key=lambda step: step[0]):
             if isinstance(step, range):
                 yield step
             else:
-                self._forget(step[1], step[2], step[3])
+                self._forget(*step)
 
-    def _unknown(self) -> Iterator[tuple[int, tuple[int, int, int, int]]]:
-        """Yield runs of pages that are missing or zeros from then on."""
+    def _unknown(self) -> Iterator[Iterator[tuple[int, _Range]]]:
+        """Yield the runs of pages that are missing, and of those that are zeros, from then on."""
         relations = self._relations
-        for table, processes in (
-            (relations.runs, relations.run_process),
-            (relations.zeros, relations.zero_process),
-        ):
-            columns = (table[name].tolist() for name in ("ordinal", "address", "pages"))
-            for process, ordinal, address, pages in zip(processes.tolist(), *columns, strict=True):
-                yield ordinal, (ordinal, process, address, address + pages * PAGE_SIZE)
+        yield _ranges(relations.runs, relations.run_process)
+        yield _ranges(relations.zeros, relations.zero_process)
 
     def _forget(self, process: int, start: int, end: int) -> None:
         lowest, highest = np.searchsorted(self._processes, [process, process + 1])
@@ -160,6 +157,12 @@ class Walk:
 
     def _pair(self, before: int, behind: int) -> int:
         return self._row_content[before] << 32 | self._row_content[behind]
+
+
+def _ranges(table: Rows, processes: Numbers) -> Iterator[tuple[int, _Range]]:
+    columns = (table[name].tolist() for name in ("ordinal", "address", "pages"))
+    for process, ordinal, address, pages in zip(processes.tolist(), *columns, strict=True):
+        yield ordinal, (process, address, address + pages * PAGE_SIZE)
 
 
 def _batched(slots: list[int]) -> Iterator[list[int]]:
