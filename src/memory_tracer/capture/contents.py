@@ -90,6 +90,13 @@ class Contents:
         digest = _digest(content, self._read(self._digests_at(number), DIGEST_BYTES))
         return StoredPage(content, digest) if digest is not None else None
 
+    def starting_with(self, prefix: bytes) -> Iterator[int]:
+        """Yield the numbers of the pages that begin with ``prefix``, by what the file says unchecked."""
+        for chunk, first in enumerate(self._firsts):
+            for index in range(self._chunk_pages(chunk)):
+                if self._read(self._offsets[chunk] + index * PAGE_BYTES, len(prefix)) == prefix:
+                    yield first + index
+
     def digests(self) -> NDArray[np.uint8]:
         """Return the SHA-256 of all pages as the file says, a row each; zeros where it cannot be read."""
         result = np.zeros((self._count, DIGEST_BYTES), np.uint8)

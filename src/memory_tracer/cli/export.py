@@ -22,23 +22,20 @@ if TYPE_CHECKING:
     from ..capture.reader import Capture
 
 
+_FORMATS = ("raw", "jsonl", "parquet", "core", "elf")
+
+
 @click.command()
 @capture_argument
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["raw", "jsonl", "parquet", "core"]),
-    required=True,
-    help="What to write.",
-)
+@click.option("--format", "form", type=click.Choice(_FORMATS), required=True, help="What to write.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Directory (raw, parquet) or file (jsonl, core) to create.",
+    help="Directory (raw, parquet, elf) or file (jsonl, core) to create.",
 )
 @click.option("--force", is_flag=True, help="Replace an earlier export.")
-@click.option("--at", type=Seconds(), help="core: as it was at this second of the capture.")
+@click.option("--at", type=Seconds(), help="core, elf: as it was at this second of the capture.")
 @click.option("--no-content", is_flag=True, help="jsonl, parquet: leave out the pages' bytes.")
 @filter_options
 def command(
@@ -59,23 +56,29 @@ def command(
     pandas or Polars.
     core: the memory of one process as a core file for gdb (default: FILE's name with the PID and
     .core). The filters choose pages.
+    elf: a directory (default: FILE's name with -elf) with each program or library that was in memory as
+    an ELF file, and other executable memory as files of code alone; index.json names what is missing.
+    Headers and data are in the capture when it was recorded with --prot any.
 
     \b
     Example: all unpacked code for YARA or a disassembler:
       memory-tracer export sample.mtrace --format raw --exclude-file-backed
     """
-    if at is not None and form != "core":
-        raise UsageError("--at is for --format core")
+    if at is not None and form not in ("core", "elf"):
+        raise UsageError("--at is for --format core and elf")
     if no_content and form not in ("jsonl", "parquet"):
         raise UsageError("--no-content is for --format jsonl and parquet")
     with open_capture(file) as capture:
         filters = selection.filters(capture)
+        at_ns = None if at is None else start_ns(capture) + at
         if form == "raw":
             _raw(capture, filters, output or Path(f"{file.stem}-raw"), force)
         elif form == "parquet":
             _parquet(capture, filters, output or Path(f"{file.stem}-parquet"), force, not no_content)
         elif form == "core":
-            _core(capture, filters, None if at is None else start_ns(capture) + at, output, force)
+            _core(capture, filters, at_ns, output, force)
+        elif form == "elf":
+            _elf(capture, filters, at_ns, output or Path(f"{file.stem}-elf"), force)
         else:
             _jsonl(capture, filters, output, force, not no_content)
         warn_incomplete(capture)
@@ -118,6 +121,21 @@ def _core(
     note(f"wrote {format_count(core.pages, 'page')} of process {core.process.pid} to {path}")
     if damaged:
         note(f"{format_count(damaged, 'damaged page')} became zeros")
+
+
+def _elf(capture: Capture, filters: FilterOptions, at_ns: int | None, output: Path, force: bool) -> None:
+    from ..export.elf import export_elf
+
+    files = 0
+    for written in progress(export_elf(capture, filters, output, at_ns, force=force), "files written:"):
+        files += 1
+        entry, image = written.entry, written.image
+        if entry["kind"] == "image":
+            lacks = sum(hole.size for hole in image.holes)
+            note(f"{entry['file']}: {'complete' if entry['complete'] else f'lacks {format_size(lacks)}'}")
+        if written.damaged:
+            note(f"{entry['file']}: {format_count(written.damaged, 'damaged page')} became zeros")
+    note(f"wrote {format_count(files, 'file')} to {output}")
 
 
 def _jsonl(capture: Capture, filters: FilterOptions, output: Path | None, force: bool, content: bool) -> None:

@@ -15,13 +15,16 @@ _VERSION = 1
 
 ET_EXEC, ET_DYN, ET_CORE = 2, 3, 4
 EM_386, EM_X86_64 = 3, 62
-PT_LOAD, PT_NOTE, PT_PHDR = 1, 4, 6
+PT_LOAD, PT_DYNAMIC, PT_NOTE = 1, 2, 4
 PF_X, PF_W, PF_R = 1, 2, 4
-SHT_PROGBITS, SHT_STRTAB, SHT_NOBITS = 1, 3, 8
+SHT_PROGBITS, SHT_STRTAB, SHT_DYNAMIC, SHT_NOBITS = 1, 3, 6, 8
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
 #: With so many program headers or more, their number stands in the first section header.
 PN_XNUM = 0xFFFF
 
+#: Where e_shoff is; and how many bytes e_shentsize, e_shnum and e_shstrndx take at the end.
+_SECTIONS_AT = {64: 40, 32: 32}
+_SECTION_COUNTS = 6
 _IDENT = struct.Struct("<4s4B8x")
 
 
@@ -60,8 +63,10 @@ class SectionHeader(NamedTuple):
     address: int
     offset: int
     size: int
+    link: int = 0
     info: int = 0
     alignment: int = 1
+    entry_size: int = 0
 
 
 class Layout:
@@ -97,6 +102,18 @@ class Layout:
             header.names_section,
         )
 
+    def with_sections(self, original: bytes, new: FileHeader) -> bytes:
+        """Return the header ``original`` with what ``new`` says of the section headers, and no more."""
+        packed, word = self.pack_header(new), self.word.size
+        table = _SECTIONS_AT[self.bits]
+        counts = self.header_size - _SECTION_COUNTS
+        return (
+            original[:table]
+            + packed[table : table + word]
+            + original[table + word : counts]
+            + packed[counts:]
+        )
+
     def pack_program(self, header: ProgramHeader) -> bytes:
         """Return the bytes of a program header."""
         kind, flags, offset, address, file_size, memory_size, alignment = header
@@ -108,8 +125,8 @@ class Layout:
 
     def pack_section(self, header: SectionHeader) -> bytes:
         """Return the bytes of a section header."""
-        name, kind, flags, address, offset, size, info, alignment = header
-        return self._section.pack(name, kind, flags, address, offset, size, 0, info, alignment, 0)
+        name, kind, flags, address, offset, size, link, info, alignment, entry = header
+        return self._section.pack(name, kind, flags, address, offset, size, link, info, alignment, entry)
 
     def unpack_header(self, content: bytes) -> FileHeader:
         """Return the header at the start of ``content``, which ``bits_of`` has recognised."""

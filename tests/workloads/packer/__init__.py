@@ -1,14 +1,18 @@
-"""A two-stage packer: hides a program in another, which decrypts it in memory and starts it there.
+"""Two packers, which hide a program in another: that decrypts it in memory and starts it there.
 
-The packed file is stage 0, with stage 1 and the original program encrypted in it. Stage 0 decrypts
-stage 1 into fresh memory and calls it; stage 1 decrypts the original, maps it (and its dynamic loader)
-into anonymous memory, as execve would; stage 0 wipes stage 1 and starts the original. Stage 0 and the
-original say on standard error where stage 1 and the original's entry were.
+Of ``pack``, the packed file is stage 0, with stage 1 and the original program encrypted in it. Stage 0
+decrypts stage 1 into fresh memory and calls it; stage 1 decrypts the original, maps it (and its dynamic
+loader) into anonymous memory, as execve would; stage 0 wipes stage 1 and starts the original. Stage 0 and
+the original say on standard error where stage 1 and the original's entry were.
+
+Of ``pack_fileless``, it is one stage that expands the original into a memfd and lets the kernel execute
+that: no file system ever has it.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +33,8 @@ _STAGE1_OPTIONS = (
     "-Wl,--entry=load_original",
     f"-Wl,-T,{_SOURCES / 'stage1.lds'}",
 )
+#: Bytes up to 16 zeros or more, and these.
+_RUN = re.compile(rb"(.+?)(\0{16,}|\Z)", re.DOTALL)
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 
 
@@ -84,6 +90,22 @@ def pack(original: Path, directory: Path) -> Packed:
         f"-DKEY={key}UL",
     )
     return Packed(packed, stage1)
+
+
+def pack_fileless(original: Path, directory: Path) -> Path:
+    """Compress and pack the executable ``original`` to be executed from a memfd; return the program."""
+    key = random.randrange(1, 1 << 62)
+    file, packed = directory / "original.compressed", directory / "fileless"
+    file.write_bytes(_encrypted(_whole_pages(_compressed(original.read_bytes())), key))
+    compile_c(_SOURCES / "fileless.c", packed, "-static-pie", f'-DORIGINAL="{file}"', f"-DKEY={key}UL")
+    return packed
+
+
+def _compressed(content: bytes) -> bytes:
+    """Return the runs that fileless.c expands."""
+    runs = [(match[1], len(match[2])) for match in _RUN.finditer(content)]
+    packed = b"".join(struct.pack("<2I", len(data), zeros) + data for data, zeros in runs)
+    return packed + struct.pack("<2I", 0, 0)
 
 
 def _whole_pages(content: bytes) -> bytes:
