@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import itertools
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -84,11 +85,32 @@ class Contents:
 
     def page(self, number: int) -> StoredPage | None:
         """Return page ``number``, or None when it is not there or its bytes are not those stored."""
-        if not 0 <= number < self._count:
-            return None
-        content = self._read(self._content_at(number), PAGE_BYTES)
-        digest = _digest(content, self._read(self._digests_at(number), DIGEST_BYTES))
-        return StoredPage(content, digest) if digest is not None else None
+        return next(self.pages([number]))
+
+    def pages(self, numbers: Sequence[int]) -> Iterator[StoredPage | None]:
+        """Yield what ``page`` returns for each of ``numbers``; neighbours are read together."""
+        start = 0
+        for end in range(1, len(numbers) + 1):
+            following = numbers[end] if end < len(numbers) else None
+            if following != numbers[end - 1] + 1 or end - start == _PAGES_PER_READ:
+                yield from self._neighbours(numbers[start], end - start)
+                start = end
+
+    def _neighbours(self, number: int, count: int) -> Iterator[StoredPage | None]:
+        """Yield ``count`` pages from ``number`` on."""
+        while count:
+            if not 0 <= number < self._count:
+                yield from itertools.repeat(None, count)
+                return
+            chunk = self._chunk_of(number)
+            inside = min(count, self._firsts[chunk] + self._chunk_pages(chunk) - number)
+            contents = self._read(self._content_at(number), inside * PAGE_BYTES)
+            digests = self._read(self._digests_at(number), inside * DIGEST_BYTES)
+            for place in range(inside):
+                content = contents[place * PAGE_BYTES : (place + 1) * PAGE_BYTES]
+                digest = _digest(content, digests[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES])
+                yield StoredPage(content, digest) if digest is not None else None
+            number, count = number + inside, count - inside
 
     def starting_with(self, prefix: bytes) -> Iterator[int]:
         """Yield the numbers of the pages that begin with ``prefix``, by what the file says unchecked."""

@@ -58,7 +58,7 @@ def read_at(descriptor: int, offset: int, length: int) -> NDArray[np.uint8]:
     buffer = np.empty(length, dtype=np.uint8)
     done = 0
     try:
-        while count := os.preadv(descriptor, [buffer.data[done:]], offset + done):
+        while done < length and (count := os.preadv(descriptor, [buffer.data[done:]], offset + done)):
             done += count
     except OSError as error:
         raise ChunkDamageError(f"reading fails: {error.strerror}") from error

@@ -140,7 +140,7 @@ def _content_batches(capture: Capture, filters: FilterOptions, columns: Any) -> 
     chosen = capture.row_numbers(**filters)
     numbers = np.unique(relations.rows["content"][chosen[relations.row_stored[chosen]]])
     for start in range(0, len(numbers), _CONTENT_BATCH):
-        pages = [contents.page(number) for number in numbers[start : start + _CONTENT_BATCH].tolist()]
+        pages = contents.pages(numbers[start : start + _CONTENT_BATCH].tolist())
         whole = [page for page in pages if page is not None]
         texts = [page.digest.hex() for page in whole]
         yield pa.record_batch([pa.array(texts), pa.array([page.content for page in whole])], schema=columns)

@@ -132,7 +132,7 @@ def write_core(capture: Capture, core: Core, stream: BinaryIO) -> Iterator[int]:
 def _write_span(capture: Capture, span: Span, stream: BinaryIO) -> Iterator[int]:
     numbers = capture.relations.rows["content"][span.rows].tolist()
     for start in range(0, len(numbers), _BLOCK):
-        pages = [capture.index.contents.page(number) for number in numbers[start : start + _BLOCK]]
+        pages = list(capture.index.contents.pages(numbers[start : start + _BLOCK]))
         stream.writelines(bytes(PAGE_SIZE) if page is None else page.content for page in pages)
         yield sum(page is None for page in pages)
 

@@ -35,13 +35,15 @@ def pieces(capture: Capture, image: Image) -> Iterator[tuple[int, bytes | None]]
     contents, rows = capture.index.contents, capture.relations.rows["content"]
     for segment in image.segments:
         header = segment.header
+        known = segment.rows[segment.rows >= 0]
+        stored = contents.pages(rows[known].tolist())
         for place, row in enumerate(segment.rows.tolist()):
             # The part of the page that the file has.
             address = segment.first_page + place * PAGE_SIZE
             first = max(address, segment.address)
             last = min(address + PAGE_SIZE, segment.address + header.file_size)
-            if row >= 0 and first < last:
-                page = contents.page(int(rows[row]))
+            if row >= 0:
+                page = next(stored)
                 part = None if page is None else page.content[first - address : last - address]
                 yield header.offset + first - segment.address, part
     end += -end % 8

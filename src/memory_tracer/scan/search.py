@@ -78,7 +78,7 @@ class Search:
             yield self._matches(stretch)
 
     def _matches(self, stretch: Stretch) -> list[Match]:
-        content = b"".join(self._content(row) for row in stretch.rows)
+        content = b"".join(self._contents(stretch))
         self.pages += 0 if stretch.border else stretch.own
         try:
             found = self._scanner.scan(content).matching_rules
@@ -113,12 +113,11 @@ class Search:
             timestamp_ns=max(page.timestamp_ns, int(self._timestamps[stretch.row])),
         )
 
-    def _content(self, row: int) -> bytes:
-        stored = self._capture.index.contents.page(int(self._row_content[row]))
-        if stored is None:
-            self.damaged += 1
-            return bytes(PAGE_SIZE)
-        return stored.content
+    def _contents(self, stretch: Stretch) -> Iterator[bytes]:
+        numbers = [int(self._row_content[row]) for row in stretch.rows]
+        for page in self._capture.index.contents.pages(numbers):
+            self.damaged += page is None
+            yield bytes(PAGE_SIZE) if page is None else page.content
 
 
 def rules_of(compiled: Any) -> Sequence[Rule]:
