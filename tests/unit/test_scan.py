@@ -243,6 +243,20 @@ def test_sarif_is_one_document_that_names_rule_and_place(
     assert place["address"] == {"absoluteAddress": BASE + 100, "length": 6}
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what sarif-tools imports
+def test_sarif_opens_in_sarif_tools(cli: CommandLine, tmp_path: Path, rules: Path) -> None:
+    loader = pytest.importorskip("sarif.loader")
+    stream = RecordStream()
+    flip(stream, BASE, WITH_WORD)
+    path = tmp_path / "x.sarif"
+    path.write_text(
+        cli("scan", write_capture(tmp_path / "x.mtrace", stream), "--rules", rules, "--sarif").out
+    )
+    (record,) = loader.load_sarif_file(str(path)).get_records()
+    assert (record["Tool"], record["Severity"], record["Code"]) == ("memory-tracer", "warning", "rules.word")
+    assert f"word ($w) at {BASE + 100:#x}" in record["Description"]
+
+
 def test_sarif_without_matches_is_a_document_too(cli: CommandLine, tmp_path: Path, rules: Path) -> None:
     stream = RecordStream()
     stream.flip(1)
