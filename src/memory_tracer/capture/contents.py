@@ -120,13 +120,19 @@ class Contents:
                     yield first + index
 
     def digests(self) -> NDArray[np.uint8]:
-        """Return the SHA-256 of all pages as the file says, a row each; zeros where it cannot be read."""
+        """Return the SHA-256 of all pages as the file says, a row each; zeros where it cannot be read.
+
+        What a recorder that was killed did not hash any more is hashed here.
+        """
         result = np.zeros((self._count, DIGEST_BYTES), np.uint8)
-        for chunk, first in enumerate(self._firsts):
-            pages = self._chunk_pages(chunk)
-            raw = self._read(self._offsets[chunk] + pages * PAGE_BYTES, pages * DIGEST_BYTES)
+        for start, count in self._pieces(0):
+            raw = self._read(self._digests_at(start), count * DIGEST_BYTES)
             if raw:
-                result[first : first + pages] = np.frombuffer(raw, np.uint8).reshape(pages, DIGEST_BYTES)
+                result[start : start + count] = np.frombuffer(raw, np.uint8).reshape(count, DIGEST_BYTES)
+        mark = np.frombuffer(PROVISIONAL, np.uint8)
+        for number in np.flatnonzero((result[:, : len(mark)] == mark).all(axis=1)).tolist():
+            page = self.page(number)
+            result[number] = np.frombuffer(page.digest, np.uint8) if page is not None else 0
         return result
 
     def damaged(self) -> Iterator[int]:
