@@ -50,6 +50,7 @@ class EventKind(enum.IntEnum):
     EXEC_MAPPING = 17
     LOOK = 18
     SAMPLE = 19
+    FETCH = 20
     FORK = 32
     THREAD = 33
     EXEC = 34
@@ -127,6 +128,8 @@ class Status(enum.IntFlag):
     RECENT = 1 << 9
     VIEWED = 1 << 10
     COMPAT = 1 << 11
+    WATCHED = 1 << 12
+    CONTENDED = 1 << 13
 
 
 class Evidence(enum.IntFlag):
@@ -139,11 +142,12 @@ class Evidence(enum.IntFlag):
     NONE = 0
     SAMPLED = 1 << 0  #: the sampler found the instruction pointer in the page
     CALLER = 1 << 1  #: a recorded call came from the page
+    FAULT = 1 << 3  #: the first fetch from the page faulted, and was then let through
     STACK = 1 << 2  #: a return address on a recorded caller's stack follows a call in the page
 
 
 #: Kinds that are no call: memory was looked at, and what had changed since was recorded.
-OBSERVATION_KINDS = frozenset({EventKind.LOOK, EventKind.SAMPLE})
+OBSERVATION_KINDS = frozenset({EventKind.LOOK, EventKind.SAMPLE, EventKind.FETCH})
 
 
 @dataclass(frozen=True, slots=True)

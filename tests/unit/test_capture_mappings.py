@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_tracer.capture.mappings import _Ranges
+from memory_tracer.capture.ranges import Ranges
 from memory_tracer.capture.reader import Capture, open_capture
 from memory_tracer.model import EventKind, Region, Status
 from memory_tracer.wire.layout import PAGE_BYTES
@@ -212,7 +212,7 @@ RANGES = st.tuples(st.integers(0, 20), st.integers(1, 8), st.none() | st.integer
 
 @given(st.lists(RANGES, max_size=30))
 def test_of_overlapping_ranges_the_last_counts(ranges: list[tuple[int, int, int | None]]) -> None:
-    named: _Ranges[int] = _Ranges()
+    named: Ranges[int] = Ranges()
     expected: dict[int, int | None] = {}
     for start, length, name in ranges:
         named.put(start, start + length, name)

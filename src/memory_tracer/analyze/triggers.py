@@ -49,9 +49,11 @@ def open_to_writes(events: Rows) -> NDArray[np.bool_]:
     It was writable itself, or shared with another mapping or an open file that can be written to.
     """
     protection = events["protection"]
-    viewed = (events["status"] & Status.VIEWED) != 0
+    status = events["status"]
+    viewed = (status & Status.VIEWED) != 0
     result: NDArray[np.bool_] = ((protection & Protection.WRITE) != 0) | viewed
     result &= ((protection & Protection.EXEC) != 0) & (events["kind"] < EventKind.FORK)
+    result &= (status & Status.WATCHED) == 0  # who writes to it faults
     return result & succeeded(events)
 
 

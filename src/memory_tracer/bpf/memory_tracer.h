@@ -41,6 +41,7 @@ enum event_kind {
 	EVENT_EXEC_MAPPING = 17, /* mapped by the kernel itself during execve */
 	EVENT_LOOK = 18,         /* looked at once more; enum look_argument tells why */
 	EVENT_SAMPLE = 19,       /* found executing by the sampler */
+	EVENT_FETCH = 20,        /* about to be executed: the first fetch faulted (ptrace) */
 	EVENT_FORK = 32,
 	EVENT_THREAD = 33,
 	EVENT_EXEC = 34,
@@ -81,6 +82,8 @@ enum event_status {
 	STATUS_RECENT = 1 << 9,              /* backed by a file that changed lately: recorded by its bytes */
 	STATUS_VIEWED = 1 << 10,             /* shared memory that can be written to elsewhere */
 	STATUS_COMPAT = 1 << 11,             /* a system call of the 32-bit ABI */
+	STATUS_WATCHED = 1 << 12,            /* execute was withheld: no write since goes unseen (ptrace) */
+	STATUS_CONTENDED = 1 << 13, /* several threads write to and execute the page at once (ptrace) */
 };
 
 /* Why bytes are not in a record. Values are part of the file format: append only. */

@@ -31,7 +31,12 @@ def find_evidence(relations: Relations) -> NDArray[np.uint8]:
     events, stacks = relations.events[: relations.recorded_count], relations.stacks
     processes, times = relations.event_process[: len(events)], events["timestamp_ns"]
     own, sampled = ~relations.foreign[: len(events)], events["kind"] == EventKind.SAMPLE
-    for kind, chosen in ((Evidence.SAMPLED, sampled), (Evidence.CALLER, own & ~sampled)):
+    fetched = events["kind"] == EventKind.FETCH
+    for kind, chosen in (
+        (Evidence.SAMPLED, sampled),
+        (Evidence.FAULT, fetched),
+        (Evidence.CALLER, own & ~sampled & ~fetched),
+    ):
         seen[held.at(np.where(chosen, events["caller_ip"], 0), processes, times)] |= np.uint8(kind)
     # Without its event (-1) nobody knows whose stack it is.
     own_stack = np.append(own, False)[relations.stack_event]

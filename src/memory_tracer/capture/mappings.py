@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import bisect
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
 from ..analyze.triggers import succeeded
 from ..model import REGION_KINDS, EventKind, Protection, Region, Status
+from .ranges import Ranges
 from .relations import Relations
 from .texts import Texts
 
@@ -28,8 +28,6 @@ _VAGUE = Status.SEVERAL_MAPPINGS | Status.MAPPING_UNKNOWN
 _INHERITED_LIMIT = 1 << 22
 #: Rows turned into Python values at a time.
 _BLOCK = 1 << 14
-
-_Value = TypeVar("_Value")
 
 
 class _Step(NamedTuple):
@@ -63,39 +61,12 @@ class _Backing(NamedTuple):
         return self[1:] == other[1:] or not (self.device or other.device)
 
 
-class _Ranges(Generic[_Value]):
-    """Ranges of addresses, each with a value: sorted, none overlaps another."""
-
-    def __init__(self, other: _Ranges[_Value] | None = None) -> None:
-        self.starts: list[int] = other.starts[:] if other else []
-        self.ends: list[int] = other.ends[:] if other else []
-        self.values: list[_Value] = other.values[:] if other else []
-
-    def find(self, address: int) -> int:
-        """Return the number of the range that holds ``address``, or -1."""
-        number = bisect.bisect_right(self.starts, address) - 1
-        return number if number >= 0 and address < self.ends[number] else -1
-
-    def put(self, start: int, end: int, value: _Value | None) -> None:
-        """Say what [start, end) is; None when it is nothing known."""
-        first = bisect.bisect_right(self.ends, start)
-        last = bisect.bisect_left(self.starts, end)
-        ranges = [] if value is None else [(start, end, value)]
-        if first < last and self.starts[first] < start:
-            ranges.insert(0, (self.starts[first], start, self.values[first]))
-        if first < last and self.ends[last - 1] > end:
-            ranges.append((end, self.ends[last - 1], self.values[last - 1]))
-        self.starts[first:last] = [start for start, _, _ in ranges]
-        self.ends[first:last] = [end for _, end, _ in ranges]
-        self.values[first:last] = [value for _, _, value in ranges]
-
-
 class _Space:
     """What is known of one address space: what is behind its ranges, and which can be executed."""
 
     def __init__(self, parent: _Space | None = None) -> None:
-        self.backings: _Ranges[_Backing] = _Ranges(parent.backings if parent else None)
-        self.executable: _Ranges[bool] = _Ranges(parent.executable if parent else None)
+        self.backings: Ranges[_Backing] = Ranges(parent.backings if parent else None)
+        self.executable: Ranges[bool] = Ranges(parent.executable if parent else None)
         self.inherited = self.size
 
     @property
@@ -196,7 +167,7 @@ class Mappings:
                 return
         backings.put(step.address, end, backing)
 
-    def _region(self, backings: _Ranges[_Backing], number: int) -> Region:
+    def _region(self, backings: Ranges[_Backing], number: int) -> Region:
         start, backing = backings.starts[number], backings.values[number]
         length = backings.ends[number] - start
         if not backing.device:

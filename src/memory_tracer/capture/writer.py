@@ -122,6 +122,11 @@ class CaptureWriter:
         return self._progress.end
 
     @property
+    def closed(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._descriptor < 0
+
+    @property
     def records(self) -> int:
         """How many records other than pages are in the file."""
         return self._progress.records

@@ -34,10 +34,18 @@ class LateCounts:
 class UserSpaceReader:
     """Makes records from what user space can see of a process."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Start numbering records; ``settings`` say which mappings matter."""
+    def __init__(
+        self, settings: Settings, *, encoder: Encoder | None = None, status: Status = Status.NONE
+    ) -> None:
+        """Start numbering records; ``settings`` say which mappings matter.
+
+        With an ``encoder`` of its own who calls says that the processes are stopped while they are
+        read; ``status`` is then that of all mappings.
+        """
         self._settings = settings
-        self._encoder = Encoder()
+        self._stopped = encoder is not None
+        self._encoder = encoder or Encoder()
+        self._status = status
         self.counts = LateCounts()
 
     def baseline(self, pid: int) -> Iterator[bytes]:
@@ -67,11 +75,15 @@ class UserSpaceReader:
         parent = process.parent_pid(pid)
         if not self._is_wanted(pid, name):
             return
-        with ProcessMemory(pid, files_since_ns=self._settings.files_since_ns) as memory:
+        with self.open(pid) as memory:
             yield self._encoder.command_line(who, memory.command_line())
             for mapping in memory.mappings():
                 if self._matters(mapping, kind):
                     yield from self._mapping(memory, who, mapping, kind, name, parent)
+
+    def open(self, pid: int) -> ProcessMemory:
+        """The memory of a process, to be read from; raises OSError when it is gone."""
+        return ProcessMemory(pid, files_since_ns=self._settings.files_since_ns, stopped=self._stopped)
 
     def _is_wanted(self, pid: int, name: bytes) -> bool:
         """Apply the filters that the kernel program applies to threads."""
@@ -103,7 +115,7 @@ class UserSpaceReader:
         pages = (mapping.end - mapping.start) // PAGE_SIZE
         if mapping.inode:
             yield self._encoder.path(who, mapping.device, mapping.inode, mapping.path)
-        status = Status.PREVIOUS_UNKNOWN
+        status = Status.PREVIOUS_UNKNOWN | self._status
         # From here nobody can tell whether others map it, too.
         status |= Status.SHARED | Status.VIEWED if mapping.shared else Status.NONE
         status |= Status.UNLINKED if mapping.unlinked else Status.NONE
@@ -123,7 +135,7 @@ class UserSpaceReader:
             comm=name[:15],
         )
         yield record
-        yield from self._pages(memory, who, mapping, sequence, mapping.start, mapping.end)
+        yield from self.pages(memory, who, mapping, sequence, mapping.start, mapping.end)
 
     def deferred(self, pid: int, start_time_ns: int, cause: int, address: int, pages: int) -> Iterator[bytes]:
         """Read pages that the kernel program left out of event ``cause``."""
@@ -133,19 +145,20 @@ class UserSpaceReader:
             if not process.is_same(pid, start_time_ns):
                 raise ProcessLookupError
             who = self._identity(pid)
-            with ProcessMemory(pid, files_since_ns=self._settings.files_since_ns) as memory:
+            with self.open(pid) as memory:
                 for mapping in memory.mappings():
                     if mapping.start < end and address < mapping.end:
                         start, stop = max(address, mapping.start), min(end, mapping.end)
-                        yield from self._pages(memory, who, mapping, cause, start, stop)
+                        yield from self.pages(memory, who, mapping, cause, start, stop)
                         found += (stop - start) // PAGE_SIZE
         except OSError as error:
             self.counts.refused += not process.has_ended(error)
         self.counts.gone += pages - found
 
-    def _pages(
+    def pages(
         self, memory: ProcessMemory, who: Identity, mapping: Mapping, cause: int, start: int, end: int
     ) -> Iterator[bytes]:
+        """Read a part of a mapping for event ``cause``."""
         elsewhere: Counter[Source] = Counter()
         captured = 0
         for run in memory.read(mapping, start, end):

@@ -10,7 +10,7 @@ import os
 import pwd
 import signal
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -62,8 +62,12 @@ class LaunchedProcess:
         *,
         user: User | None = None,
         environment: Mapping[str, str] | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
-        """Fork; the child waits. Raises UsageError for an empty command."""
+        """Fork; the child waits. Raises UsageError for an empty command.
+
+        ``prepare`` is done by the child, still as we are, before it becomes the command.
+        """
         if not command or not command[0]:
             raise UsageError("there is no command to run; write it after `--`")
         self._command = list(command)
@@ -79,6 +83,7 @@ class LaunchedProcess:
                 dict(os.environ if environment is None else environment),
                 gate_read,
                 failure_write,
+                prepare,
             )
         os.close(gate_read)
         os.close(failure_write)
@@ -86,10 +91,18 @@ class LaunchedProcess:
 
     def release(self) -> None:
         """Let the child execute the command; raises TargetError when it cannot be executed."""
+        self.let_go()
+        self.check_executed()
+
+    def let_go(self) -> None:
+        """Let the child go on, without waiting for what becomes of it."""
         # Whenever a signal comes: who has been let go is not waited for.
         gate, self._gate = self._gate, -1
         os.write(gate, b"\n")
         os.close(gate)
+
+    def check_executed(self) -> None:
+        """Wait until the child executes the command; raises TargetError when it cannot."""
         report = os.read(self._failure, _FAILURE.size)
         if len(report) == _FAILURE.size:
             self.wait()
@@ -143,7 +156,12 @@ def exit_status(wait_status: int) -> int:
 
 
 def _become(
-    command: list[str], user: User | None, environment: dict[str, str], gate: int, failure: int
+    command: list[str],
+    user: User | None,
+    environment: dict[str, str],
+    gate: int,
+    failure: int,
+    prepare: Callable[[], None] | None,
 ) -> NoReturn:
     """The child: wait for the gate, change user, execute. Never returns to the caller's code."""
     try:
@@ -151,6 +169,8 @@ def _become(
             for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these two
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
+            if prepare is not None:
+                prepare()
             if user is not None:
                 os.setgroups(os.getgrouplist(user.name, user.gid))
                 os.setgid(user.gid)

@@ -128,11 +128,13 @@ def parse_mapping(line: bytes) -> Mapping | None:
 class ProcessMemory:
     """The memory of process ``pid``, as long as it lives. A context manager."""
 
-    def __init__(self, pid: int, *, files_since_ns: int) -> None:
+    def __init__(self, pid: int, *, files_since_ns: int, stopped: bool = False) -> None:
         """Open the process's files under /proc; raises OSError when it is gone or not ours to read.
 
         Files that changed since ``files_since_ns`` (since epoch) are read, others only named.
+        Of a process that is ``stopped`` by us files are read through its own mappings.
         """
+        self._stopped = stopped
         self._files_since_ns = files_since_ns
         self._recent: dict[tuple[int, int], bool] = {}
         self._task = living_thread(pid)
@@ -179,7 +181,7 @@ class ProcessMemory:
         sources = (_source(mapping, entry, recent=recent) for entry in self._entries(start, end))
         for source, group in groupby(sources):
             pages = sum(1 for _ in group)
-            if source is Source.PROCESS:
+            if source is Source.PROCESS or (source is Source.MAPPING and self._stopped):
                 yield from self._each(position, pages, self._read_process)
             elif source is Source.MAPPING:
                 yield from self._each(position, pages, lambda a, n: self._read_file(mapping, a, n))
@@ -196,8 +198,11 @@ class ProcessMemory:
 
     def _change_time(self, mapping: Mapping) -> int:
         if self._file_systems.can_be_read(mapping.device):
-            with contextlib.suppress(OSError):
-                return self._link(mapping).stat().st_ctime_ns
+            for name in (self._link(mapping), self._directory / "root" / os.fsdecode(mapping.path[1:])):
+                with contextlib.suppress(OSError, ValueError):
+                    found = name.stat()  # the first takes a privilege, the second can be another file
+                    if found.st_ino == mapping.inode:
+                        return found.st_ctime_ns
         return 0
 
     def _link(self, mapping: Mapping) -> Path:

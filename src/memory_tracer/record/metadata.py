@@ -6,14 +6,35 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..version import VERSION
-from .loader import Program
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from .loader import Program
 
 
 def capture_metadata(program: Program, command: Sequence[str] | None, pids: Sequence[int]) -> dict[str, Any]:
-    """Describe a recording that is about to start."""
+    """Describe a recording with the kernel program that is about to start."""
+    return _common("ebpf", program.settings, command, pids) | {
+        "hook": program.hook,
+        "page_loop": program.page_loop,
+        "page_tables": program.walks_page_tables,
+        "ring_bytes": program.settings.ring_bytes,
+    }
+
+
+def ptrace_metadata(settings: Settings, command: Sequence[str] | None, pids: Sequence[int]) -> dict[str, Any]:
+    """Describe a recording with ptrace that is about to start."""
+    return _common("ptrace", settings, command, pids) | {
+        "hook": "seccomp" if command is not None else "syscall",
+    }
+
+
+def _common(
+    engine: str, settings: Settings, command: Sequence[str] | None, pids: Sequence[int]
+) -> dict[str, Any]:
     system = os.uname()
     return {
         "tool": {"name": "memory-tracer", "version": VERSION},
@@ -28,12 +49,8 @@ def capture_metadata(program: Program, command: Sequence[str] | None, pids: Sequ
         },
         "command": list(command) if command is not None else None,
         "targets": list(pids),
-        "engine": "ebpf",
-        "hook": program.hook,
-        "page_loop": program.page_loop,
-        "page_tables": program.walks_page_tables,
-        "filters": program.settings.describe(),
-        "ring_bytes": program.settings.ring_bytes,
+        "engine": engine,
+        "filters": settings.describe(),
     }
 
 

@@ -1,4 +1,4 @@
-"""Records made by user space: what was executable at attach, and pages read late.
+"""Records made by user space: what was executable at attach, pages read late, all that ptrace sees.
 
 They have the kernel's layout, ring header included, so that they take the same way into the
 capture. Their sequence numbers carry a CPU that does not exist.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .layout import (
@@ -20,6 +20,8 @@ from .layout import (
     OUTCOME_COUNTS,
     SEQUENCE_CPU_SHIFT,
     SIZES,
+    STACK,
+    STACK_FRAMES,
     TEXT,
     TEXT_BYTES,
     WIRE_VERSION,
@@ -31,6 +33,9 @@ from .layout import (
 
 USER_SPACE_CPU = 0xFFFF
 
+#: Of a field; several numbers where it has several.
+Value = int | bytes | tuple[int, ...]
+
 _RING_HEADER = struct.Struct("<II")
 _CODECS = {
     kind: codec(fields)
@@ -39,6 +44,7 @@ _CODECS = {
         RecordType.MISSING: MISSING,
         RecordType.OUTCOME: OUTCOME,
         RecordType.TEXT: TEXT,
+        RecordType.STACK: STACK,
     }.items()
 }
 
@@ -55,7 +61,12 @@ class Identity:
 
 @dataclass(slots=True)
 class Encoder:
-    """Encodes records and numbers them."""
+    """Encodes records and numbers them.
+
+    ``flags`` are those of pages: they come late, unless the target is stopped while it is read.
+    """
+
+    flags: int = FLAG_LATE
 
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
@@ -77,26 +88,33 @@ class Encoder:
             address,
         )
 
-    def event(self, who: Identity, address: int, **fields: int | bytes) -> tuple[int, bytes]:
+    def event(self, who: Identity, address: int, **fields: Value) -> tuple[int, bytes]:
         """Encode an event; returns its sequence number, by which its pages name it, and the bytes."""
         sequence, header = self._header(RecordType.EVENT, who, address, 0, 0)
         return sequence, _pack(RecordType.EVENT, EVENT, header, fields)
 
     def page(self, who: Identity, address: int, cause: int, content: bytes) -> bytes:
         """Encode one page of bytes that belongs to event ``cause``."""
-        _, header = self._header(RecordType.PAGE, who, address, cause, FLAG_LATE)
+        _, header = self._header(RecordType.PAGE, who, address, cause, self.flags)
         return _RING_HEADER.pack(SIZES[RecordType.PAGE], 0) + HEADER_CODEC.pack(*header) + content
 
     def missing(self, who: Identity, address: int, cause: int, pages: int, reason: int) -> bytes:
         """Encode a run of ``pages`` pages without bytes."""
-        _, header = self._header(RecordType.MISSING, who, address, cause, FLAG_LATE)
+        _, header = self._header(RecordType.MISSING, who, address, cause, self.flags)
         return _pack(RecordType.MISSING, MISSING, header, {"pages": pages, "reason": reason})
 
     def outcome(self, who: Identity, address: int, cause: int, **counts: int) -> bytes:
         """Encode what became of pages that no other record of user space tells about."""
         assert set(counts) <= set(OUTCOME_COUNTS)
-        _, header = self._header(RecordType.OUTCOME, who, address, cause, FLAG_LATE)
+        _, header = self._header(RecordType.OUTCOME, who, address, cause, self.flags)
         return _pack(RecordType.OUTCOME, OUTCOME, header, counts)
+
+    def stack(self, who: Identity, cause: int, top: int, frames: Sequence[int]) -> bytes:
+        """Encode the addresses that lead to event ``cause``; ``top`` is the word on top of the stack."""
+        _, header = self._header(RecordType.STACK, who, top, cause, 0)
+        shown = tuple(frames[:STACK_FRAMES])
+        values = (*header, len(shown), 0, *shown, *(0,) * (STACK_FRAMES - len(shown)))
+        return _RING_HEADER.pack(SIZES[RecordType.STACK], 0) + _CODECS[RecordType.STACK].pack(*values)
 
     def path(self, who: Identity, device: int, inode: int, path: bytes) -> bytes:
         """Encode the path of a file, as the kernel does: components from the leaf up, NUL-terminated."""
@@ -122,10 +140,10 @@ def _pack(
     kind: RecordType,
     layout: tuple[FieldSpec, ...],
     header: tuple[int, ...],
-    fields: Mapping[str, int | bytes],
+    fields: Mapping[str, Value],
 ) -> bytes:
-    values: list[int | bytes] = list(header)
+    values: list[Value] = list(header)
     for spec in layout[len(header) :]:
         value = fields.get(spec.name, b"" if spec.code.endswith("s") else 0)
-        values.extend([value] * spec.count)
+        values.extend(value if isinstance(value, tuple) else [value] * spec.count)
     return _RING_HEADER.pack(SIZES[kind], 0) + _CODECS[kind].pack(*values)

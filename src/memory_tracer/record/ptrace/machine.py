@@ -1,0 +1,334 @@
+"""Who may write and who may execute: the state of every page from which execute is withheld.
+
+Knows no kernel: faults and granted calls go in, commands come out, to be carried out in order. The
+rule it keeps is that no page can be written (through any of its addresses) while it can be executed
+(at any of them), except for the one instruction of an ``Inside`` step.
+
+A page is in one of two states. *Open*: it has what the target asked for, without execute. *Executing*:
+it has what the target asked for, without write. The first fetch from an open page, and the first write
+to an executing one, fault; each turns the page.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ...capture.ranges import Ranges
+from ...model import PAGE_SIZE, Protection
+
+#: An instruction is shorter than this.
+_LONGEST_INSTRUCTION = 16
+#: After so many writes of one instruction in a row that others undid, it is stepped over.
+TURNS_BEFORE_STEP = 8
+
+#: What is behind a shared page: device and inode.
+Backing = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """What the target asked for. ``origin`` plus an address is the offset in ``backing``."""
+
+    wanted: Protection
+    backing: Backing | None = None
+    origin: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Space:
+    """The watched part of one address space. Pages are named by their first address."""
+
+    areas: Ranges[Area] = field(default_factory=Ranges)
+    executing: set[int] = field(default_factory=set)
+    turns: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    contended: set[int] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        """Whether anything is watched."""
+        return bool(self.areas.starts)
+
+    def area(self, address: int) -> Area | None:
+        """What the target asked for at ``address``, if that is watched."""
+        number = self.areas.find(address)
+        return self.areas.values[number] if number >= 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Protect:
+    """Give [start, end) this protection."""
+
+    space: Space
+    start: int
+    end: int
+    protection: Protection
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """Record a page: nobody can write to it now, and it is about to be executed."""
+
+    space: Space
+    page: int
+    contended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Let the thread do one instruction, with all others that fault waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Let the thread try again; the fault was of our making."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """The fault is the target's own."""
+
+
+Command = Protect | Capture | Step | Go | Forward
+
+
+@dataclass(slots=True)
+class _Last:
+    """The last fault of a thread: where, at which turn, and how often in a row."""
+
+    address: int
+    ip: int
+    turn: int
+    count: int = 1
+
+
+def is_watched(wanted: Protection, *, shared: bool) -> bool:
+    """Whether memory with this protection can be executed with bytes that no call announced."""
+    writable = wanted & Protection.WRITE or shared
+    return bool(wanted & Protection.EXEC and writable)
+
+
+def page_of(address: int) -> int:
+    """The first address of the page."""
+    return address - address % PAGE_SIZE
+
+
+class Machine:
+    """All spaces of a recording."""
+
+    def __init__(self) -> None:
+        """Watch nothing yet."""
+        self._spaces: dict[Backing, list[Space]] = defaultdict(list)
+        self._last: dict[int, _Last] = {}
+
+    def knows(self, backing: Backing) -> bool:
+        """Whether memory with this behind it is watched anywhere."""
+        return bool(self._spaces.get(backing))
+
+    # What calls did
+
+    def watch(self, space: Space, start: int, end: int, area: Area) -> list[Command]:
+        """The target asked for ``area`` in [start, end), and has it without execute."""
+        commands = self._close(space, start, end, area)
+        space.areas.put(start, end, area)
+        if area.backing and space not in self._spaces[area.backing]:
+            self._spaces[area.backing].append(space)
+        return commands
+
+    def _close(self, space: Space, start: int, end: int, area: Area) -> list[Command]:
+        """Open what is executing elsewhere of the memory that ``area`` makes writable here."""
+        self.forget(space, start, end)
+        if area.backing is None or not area.wanted & Protection.WRITE:
+            return []
+        first, last = start + area.origin, end + area.origin
+        return [
+            command
+            for other in self._spaces.get(area.backing, ())
+            for page in sorted(other.executing)
+            if (there := other.area(page)) is not None
+            and there.backing == area.backing
+            and first <= page + there.origin < last
+            for command in self._open(other, page, there)
+        ]
+
+    def forget(self, space: Space, start: int, end: int) -> None:
+        """Nothing is withheld in [start, end) any more: it is unmapped, or asked for otherwise."""
+        space.areas.put(start, end, None)
+        pages = (end - start) // PAGE_SIZE
+        if pages < len(space.executing):
+            gone = {page for page in range(start, end, PAGE_SIZE) if page in space.executing}
+        else:
+            gone = {page for page in space.executing if start <= page < end}
+        space.executing -= gone
+
+    def fork(self, space: Space) -> Space:
+        """A copy of an address space, as fork makes it."""
+        copy = Space(Ranges(space.areas), set(space.executing))
+        for spaces in self._spaces.values():
+            if space in spaces:
+                spaces.append(copy)
+        return copy
+
+    def drop(self, space: Space) -> None:
+        """An address space is gone."""
+        for spaces in self._spaces.values():
+            if space in spaces:
+                spaces.remove(space)
+        space.areas = Ranges()
+        space.executing.clear()
+
+    def end(self, tid: int) -> None:
+        """A thread is gone."""
+        self._last.pop(tid, None)
+
+    def open(self, space: Space, start: int, end: int) -> list[Command]:
+        """Make the executing pages of [start, end) writable again, for the kernel to write to them."""
+        commands: list[Command] = []
+        for page in sorted(page for page in space.executing if start <= page < end):
+            area = space.area(page)
+            if area is not None and page in space.executing:
+                commands += self._open(space, page, area)
+        return list(_joined(commands))
+
+    def release(self, space: Space) -> list[Command]:
+        """Give everything the protection that was asked for, and watch no more."""
+        areas = space.areas
+        commands: list[Command] = [
+            Protect(space, start, end, area.wanted)
+            for start, end, area in zip(areas.starts, areas.ends, areas.values, strict=True)
+        ]
+        self.drop(space)
+        return commands
+
+    def reconcile(self, space: Space, executable: Ranges[bool]) -> None:
+        """Learn from the kernel which pages can be executed, in a copy that may be younger than ours."""
+        executing = set()
+        for start, end, _ in list(space.areas.within(0, 1 << 64)):
+            for first, last, _ in executable.within(start, end):
+                executing.update(range(first, last, PAGE_SIZE))
+        space.executing = executing
+
+    # Faults
+
+    def fault(self, space: Space, tid: int, address: int, ip: int) -> list[Command]:
+        """Thread ``tid`` may not do at ``address`` what the instruction at ``ip`` wants to."""
+        area = space.area(address)
+        if area is None:
+            return [Forward()]
+        page = page_of(address)
+        fetch = 0 <= address - ip < _LONGEST_INSTRUCTION
+        last = self._last.get(tid)
+        again = last is not None and (last.address, last.ip) == (address, ip)
+        unchanged = again and last is not None and last.turn == space.turns[page]
+        count = last.count + 1 if last is not None and again else 1
+        busy = page in space.executing or any(True for _ in self._executing_views(space, page, area))
+        commands: list[Command]
+        if fetch and area.wanted & Protection.EXEC and page not in space.executing:
+            commands = self._execute(space, page, area)
+        elif area.wanted & Protection.WRITE and busy and (unchanged or not fetch):
+            commands = self._write(space, page, area, ip, count)
+            count %= TURNS_BEFORE_STEP
+        elif (fetch or area.wanted & Protection.WRITE) and not unchanged:
+            commands = [Go()]  # somebody else's fault turned the page meanwhile
+        else:
+            commands = [Forward()]
+        self._last[tid] = _Last(address, ip, space.turns[page], count)
+        return commands
+
+    def _execute(self, space: Space, page: int, area: Area) -> list[Command]:
+        """Take write away from all views of an open page, then let this one be executed."""
+        commands: list[Command] = []
+        space.turns[page] += 1
+        for other, there, view in self._views(space, page, area):
+            if view.wanted & Protection.WRITE and (other, there) != (space, page):
+                commands.append(_protect(other, there, view.wanted & ~(Protection.WRITE | Protection.EXEC)))
+        space.executing.add(page)
+        commands.append(_protect(space, page, area.wanted & ~Protection.WRITE))
+        contended = page in space.contended
+        space.contended.discard(page)
+        return [*commands, Capture(space, page, contended), Go()]
+
+    def _write(self, space: Space, page: int, area: Area, ip: int, count: int) -> list[Command]:
+        """Open an executing page, unless the writing instruction itself lies in it."""
+        code = self._code_in(space, page, area, ip)
+        if code is not None:
+            space.contended.discard(page)
+            allowed = area.wanted if code == page else area.wanted & ~Protection.EXEC
+            closed = allowed & ~Protection.WRITE
+            return [
+                _protect(space, page, allowed),
+                Step(),
+                _protect(space, page, closed),
+                Capture(space, code),
+                Go(),
+            ]
+        commands = self._open(space, page, area)
+        if count >= TURNS_BEFORE_STEP:
+            space.contended.add(page)
+            commands.append(Step())
+        return [*commands, Go()]
+
+    def _code_in(self, space: Space, page: int, area: Area, ip: int) -> int | None:
+        """The executing page with the instruction at ``ip``, if it is the memory of ``page``."""
+        for code in (page_of(ip), page_of(ip + _LONGEST_INSTRUCTION - 1)):
+            if code == page and page in space.executing:
+                return page
+            for other, there, _ in self._executing_views(space, page, area):
+                if other is space and there == code:
+                    return code
+        return None
+
+    def _open(self, space: Space, page: int, area: Area) -> list[Command]:
+        """Take execute away from all views, then give write to those that want it."""
+        views = [(space, page, area), *self._views(space, page, area)]
+        first: list[Command] = []
+        then: list[Command] = []
+        done = set()
+        for other, there, view in views:
+            if (id(other), there) in done:
+                continue
+            done.add((id(other), there))
+            if there in other.executing:
+                other.executing.discard(there)
+                other.turns[there] += 1
+                first.append(_protect(other, there, view.wanted & ~Protection.EXEC))
+            elif view.wanted & Protection.WRITE:
+                then.append(_protect(other, there, view.wanted & ~Protection.EXEC))
+        return first + then
+
+    def _views(self, space: Space, page: int, area: Area) -> Iterator[tuple[Space, int, Area]]:
+        """All places at which the memory of a shared page is watched, this one included."""
+        if area.backing is None:
+            return
+        offset = page + area.origin
+        for other in self._spaces.get(area.backing, ()):
+            areas = other.areas
+            for start, end, view in zip(areas.starts, areas.ends, areas.values, strict=True):
+                if view.backing == area.backing and start <= offset - view.origin < end:
+                    yield other, offset - view.origin, view
+
+    def _executing_views(self, space: Space, page: int, area: Area) -> Iterator[tuple[Space, int, Area]]:
+        for other, there, view in self._views(space, page, area):
+            if there in other.executing:
+                yield other, there, view
+
+
+def _protect(space: Space, page: int, protection: Protection) -> Protect:
+    return Protect(space, page, page + PAGE_SIZE, protection)
+
+
+def _joined(commands: list[Command]) -> Iterator[Command]:
+    """Neighbouring pages that get the same protection with one command."""
+    held: Protect | None = None
+    for command in commands:
+        if not isinstance(command, Protect):
+            raise TypeError(command)
+        follows = held is not None and (held.space, held.end) == (command.space, command.start)
+        if held is not None and follows and held.protection == command.protection:
+            held = Protect(held.space, held.start, command.end, held.protection)
+            continue
+        if held is not None:
+            yield held
+        held = command
+    if held is not None:
+        yield held
