@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .errors import TargetError, UsageError
+from .record.engines import AnySession, open_session
 from .record.launch import User, exit_status
-from .record.session import Session
 from .record.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Tracer:
     follow that file, so they can be called any number of times, and each starts at the beginning.
     """
 
-    def __init__(self, session: Session, directory: tempfile.TemporaryDirectory[str] | None) -> None:
+    def __init__(self, session: AnySession, directory: tempfile.TemporaryDirectory[str] | None) -> None:
         """Use ``spawn`` or ``attach``."""
         self._session = session
         self._directory = directory
@@ -52,17 +52,20 @@ class Tracer:
         environment: Mapping[str, str] | None = None,
         end_with_command: bool = False,
         duration: float | None = None,
+        engine: str = "auto",
     ) -> Tracer:
         """Start ``command`` (program and arguments) stopped before its first instruction.
 
         ``output`` is the capture file to keep, ``user`` whom the command runs as (a name or UID),
-        ``duration`` is in seconds. Raises ``PrivilegeError``, ``UnsupportedError``, ``LoadError``,
+        ``duration`` is in seconds, ``engine`` one of
+        ``ebpf``, ``ptrace`` and ``auto`` (eBPF where it is permitted). Raises ``PrivilegeError``, ``UnsupportedError``, ``LoadError``,
         ``OutputError`` or ``UsageError``.
         """
         arguments = [os.fspath(part) for part in command]
         owner = User.named(user) if user is not None else None
         path, directory = _output(output)
-        session = Session(
+        session = open_session(
+            engine,
             path,
             settings or Settings(),
             command=arguments,
@@ -82,6 +85,7 @@ class Tracer:
         force: bool = False,
         settings: Settings | None = None,
         duration: float | None = None,
+        engine: str = "auto",
     ) -> Tracer:
         """Record the running processes ``pids``; what is executable already comes first.
 
@@ -89,7 +93,8 @@ class Tracer:
         """
         path, directory = _output(output)
         return cls(
-            Session(
+            open_session(
+                engine,
                 path,
                 settings or Settings(all_calls=False, lossless=False),
                 pids=pids,

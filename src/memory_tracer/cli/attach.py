@@ -11,6 +11,7 @@ from .recording import (
     default_output,
     print_closing_lines,
     recording_options,
+    say_engine,
     settings_from,
     stopped_by_signals,
 )
@@ -29,16 +30,18 @@ def command(pids: tuple[int, ...], **options: Any) -> None:
     Example:
       sudo memory-tracer attach --duration 10 1234
     """
-    from ..record.session import Session
+    from ..record.engines import open_session
 
     output = options["output"] or default_output(f"pid{pids[0]}")
-    with Session(
+    with open_session(
+        options["engine"],
         output,
         settings_from(options, launched=False),
         pids=pids,
         user=capture_owner(None),
         force=options["force"],
         duration=options["duration"],
+        say=say_engine,
     ) as session:
         with stopped_by_signals(session):
             session.record()

@@ -16,6 +16,7 @@ import click
 
 from ..errors import UsageError
 from ..model import EventKind
+from ..record.engines import ENGINES
 from ..record.launch import User
 from ..record.settings import (
     DEFAULT_RING_BYTES,
@@ -28,7 +29,7 @@ from ..record.settings import (
 )
 
 if TYPE_CHECKING:
-    from ..record.session import Session
+    from ..record.engines import AnySession
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -71,6 +72,15 @@ class Requested(click.ParamType[ProtectionFilter]):
 _OPTIONS = (
     click.option(
         "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="The capture to write."
+    ),
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        envvar="MEMORY_TRACER_ENGINE",
+        default="auto",
+        show_default=True,
+        help="ebpf: seen by nobody, takes root. ptrace: takes no privilege, catches every turn from writing "
+        "to executing. auto: ebpf where it is permitted.",
     ),
     click.option("-f", "--force", is_flag=True, help="Replace an existing capture."),
     click.option(
@@ -215,7 +225,7 @@ def capture_owner(name: str | None) -> User | None:
 
 
 @contextmanager
-def stopped_by_signals(session: Session) -> Iterator[None]:
+def stopped_by_signals(session: AnySession) -> Iterator[None]:
     """Ctrl-C and SIGTERM end the recording cleanly; the same signal again ends everything at once.
 
     A signal we were started to ignore (nohup, a background job) goes on being ignored.
@@ -235,6 +245,11 @@ def stopped_by_signals(session: Session) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def say_engine(sentence: str) -> None:
+    """Print the one line that says why another engine is used."""
+    click.echo(f"memory-tracer: {sentence}", err=True)
 
 
 def print_closing_lines(path: Path) -> None:

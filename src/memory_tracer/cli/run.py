@@ -11,6 +11,7 @@ from .recording import (
     default_output,
     print_closing_lines,
     recording_options,
+    say_engine,
     settings_from,
     stopped_by_signals,
 )
@@ -35,11 +36,12 @@ def command(ctx: click.Context, /, command_line: tuple[str, ...], **options: Any
       memory-tracer report sample.mtrace
     """
     from ..record.launch import exit_status
-    from ..record.session import Session
+    from ..record.engines import open_session
 
     user = capture_owner(options["user"])
     output = options["output"] or default_output(command_line[0])
-    with Session(
+    with open_session(
+        options["engine"],
         output,
         settings_from(options, launched=True),
         command=command_line,
@@ -47,6 +49,7 @@ def command(ctx: click.Context, /, command_line: tuple[str, ...], **options: Any
         force=options["force"],
         end_with_command=options["end_with_command"],
         duration=options["duration"],
+        say=say_engine,
     ) as session:
         with stopped_by_signals(session):
             session.record()

@@ -19,6 +19,7 @@ from .abi import Call
 from .calls import (
     MAP_ANONYMOUS,
     MAP_FIXED,
+    MAP_GROWSDOWN,
     MAP_SHARED,
     PERSONALITY_QUERY,
     READ_IMPLIES_EXEC,
@@ -48,6 +49,7 @@ _PARTIAL = frozenset({errno.ENOMEM, errno.EACCES})
 _DISCARDING = frozenset({4, 8, 9, 24})  # MADV_DONTNEED, _FREE, _REMOVE, _DONTNEED_LOCKED
 _CLONE, _CLONE3, _CLONE_I386 = 56, 435, 120
 _CLONE_VM = 0x100
+_PROT_GROWSDOWN = 0x01000000
 _COMPAT_NAMES = ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp")
 #: A last look reads at most so many pages.
 _LOOK_PAGES = 1 << 16
@@ -216,6 +218,8 @@ class Effects:
         end = start + -(-length // PAGE_SIZE) * PAGE_SIZE
         self._gone(space, start, end)
         anonymous = request.flags & MAP_ANONYMOUS and not request.flags & MAP_SHARED
+        if request.flags & MAP_GROWSDOWN:
+            space.growing.add(start)
         if wanted & _EXEC:
             mapping = _anonymous(start, end, wanted) if anonymous else self._mapping(space, start)
             self._executable(task, request, result, start, end, [mapping] if mapping else [])
@@ -308,6 +312,10 @@ class Effects:
     def _after_mprotect(self, task: Task, request: Request, result: int) -> None:
         space, start, end = task.space, request.address, request.end
         wanted = request.protection
+        if request.arguments[2] & _PROT_GROWSDOWN and (mapping := self._mapping(space, start)):
+            start = mapping.start
+            request = replace(request, address=start, length=end - start)
+            space.growing.add(start)
         if _failed(result):
             if wanted & _EXEC:
                 end = self._changed_until(space, request, -_signed(result))
@@ -460,6 +468,8 @@ class Effects:
                 continue
             space.known.put(mapping.start, mapping.end, Backed.of(mapping, mapping.protection))
             if is_watched(mapping.protection, shared=mapping.shared):
+                if mapping.name == b"[stack]":
+                    space.growing.add(mapping.start)
                 granted = mapping.protection & ~_EXEC
                 command = Protect(space.watched, mapping.start, mapping.end, granted)
                 self._engine.carry_out(task, [command], registers)
@@ -488,11 +498,12 @@ class Effects:
         """Memory that grows downwards by being touched, such as a stack, may have done so."""
         space = task.space
         mapping = self._mapping(space, address)
-        if mapping is None or mapping.protection & _EXEC or not mapping.protection & _WRITE:
+        if mapping is None:
             return
         following = next(iter(space.watched.areas.within(mapping.start, mapping.end + PAGE_SIZE)), None)
-        if following is not None and mapping.start < following[0] <= mapping.end:
+        if following is not None and following[0] in space.growing and mapping.start < following[0]:
             start, _, area = following
+            space.growing.add(mapping.start)
             space.watched.areas.put(mapping.start, start, area)
             space.known.put(mapping.start, start, Backed(area.wanted))
 

@@ -392,7 +392,7 @@ class Engine:
         kind = EventKind.FORK if owner is not parent.process else EventKind.THREAD
         if not (parent.process.silent or owner.silent):
             self.records.event(
-                parent, kind, tid=tid, owner=owner, parent_pid=parent.process.pid, namespace_tid=0
+                parent, kind, tid=tid, owner=owner, parent_pid=parent.process.pid
             )
         if tid in self._early:
             self._early.discard(tid)
@@ -405,7 +405,7 @@ class Engine:
         copy.known.starts, copy.known.ends = space.known.starts[:], space.known.ends[:]
         copy.known.values = space.known.values[:]
         copy.gadgets = dict(space.gadgets)
-        copy.break_end = space.break_end
+        copy.break_end, copy.growing = space.break_end, set(space.growing)
         copy.watched = self.machine.fork(space.watched)
         self.open_memory(copy, tid)
         if copy.watched:

@@ -92,6 +92,7 @@ class Records:
             return 0
         owner = owner or task.process
         who = Identity(owner.pid, tid or task.tid, owner.start_ns, time.monotonic_ns())
+        fields.setdefault("parent_pid", owner.parent)
         if backed is not None and backed.inode:
             fields.setdefault("inode", backed.inode)
             fields.setdefault("device", backed.device)
@@ -105,7 +106,6 @@ class Records:
             length=length,
             uid=owner.uid,
             namespace_pid=owner.namespace_pid,
-            parent_pid=owner.parent,
             comm=self.comm(task)[:15],
             **fields,
         )

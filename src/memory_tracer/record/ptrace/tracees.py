@@ -51,6 +51,8 @@ class AddressSpace:
     #: Whether each system call is stopped at.
     every_call: bool = False
     break_end: int = 0
+    #: Where watched memory begins that grows downwards.
+    growing: set[int] = field(default_factory=set)
     tasks: set[Task] = field(default_factory=set)
     memory: ProcessMemory | None = None
     #: Where there is an instruction that makes a call, by whether of the 32-bit ABI.
