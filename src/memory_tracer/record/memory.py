@@ -170,6 +170,13 @@ class ProcessMemory:
             raise
         return [mapping for line in lines if (mapping := parse_mapping(line))]
 
+    def details(self) -> list[bytes]:
+        """The lines of /proc/PID/smaps; none when it cannot be read."""
+        try:
+            return (self._directory / "smaps").read_bytes().split(b"\n")
+        except OSError:
+            return []
+
     def read(self, mapping: Mapping, start: int, end: int) -> Iterator[Run]:
         """What the pages from ``start`` to ``end`` (both inside ``mapping``) hold, in order."""
         for chunk in range(start, end, CHUNK_PAGES * PAGE_SIZE):

@@ -42,6 +42,9 @@ class Call(enum.Enum):
     EXECVE = enum.auto()
     EXECVEAT = enum.auto()
     EXIT_GROUP = enum.auto()
+    READ = enum.auto()
+    PREAD = enum.auto()
+    RECVFROM = enum.auto()
     WRITE = enum.auto()
     PWRITE = enum.auto()
     WRITEV = enum.auto()
@@ -61,16 +64,19 @@ class Abi:
 X86_64 = Abi(
     AUDIT_ARCH_X86_64,
     {
+        Call.READ: 0,
         Call.WRITE: 1,
         Call.MMAP: 9,
         Call.MPROTECT: 10,
         Call.MUNMAP: 11,
         Call.BRK: 12,
+        Call.PREAD: 17,
         Call.PWRITE: 18,
         Call.WRITEV: 20,
         Call.MREMAP: 25,
         Call.MADVISE: 28,
         Call.SHMAT: 30,
+        Call.RECVFROM: 45,
         Call.EXECVE: 59,
         Call.SHMDT: 67,
         Call.FTRUNCATE: 77,
@@ -85,6 +91,7 @@ X86_64 = Abi(
 I386 = Abi(
     AUDIT_ARCH_I386,
     {
+        Call.READ: 3,
         Call.WRITE: 4,
         Call.EXECVE: 11,
         Call.BRK: 45,
@@ -96,6 +103,7 @@ I386 = Abi(
         Call.PERSONALITY: 136,
         Call.WRITEV: 146,
         Call.MREMAP: 163,
+        Call.PREAD: 180,
         Call.PWRITE: 181,
         Call.MMAP: 192,
         Call.MADVISE: 219,
@@ -103,6 +111,7 @@ I386 = Abi(
         Call.REMAP_FILE_PAGES: 257,
         Call.FALLOCATE: 324,
         Call.EXECVEAT: 358,
+        Call.RECVFROM: 371,
         Call.PKEY_MPROTECT: 380,
         Call.SHMAT: 397,
         Call.SHMDT: 398,
@@ -114,13 +123,16 @@ AARCH64 = Abi(
     {
         Call.FTRUNCATE: 46,
         Call.FALLOCATE: 47,
+        Call.READ: 63,
         Call.WRITE: 64,
         Call.WRITEV: 66,
+        Call.PREAD: 67,
         Call.PWRITE: 68,
         Call.PERSONALITY: 92,
         Call.EXIT_GROUP: 94,
         Call.SHMAT: 196,
         Call.SHMDT: 197,
+        Call.RECVFROM: 207,
         Call.BRK: 214,
         Call.MUNMAP: 215,
         Call.MREMAP: 216,

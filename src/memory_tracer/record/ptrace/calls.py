@@ -14,6 +14,7 @@ MAP_SHARED = 0x01
 MAP_FIXED = 0x10
 MAP_ANONYMOUS = 0x20
 MAP_GROWSDOWN = 0x100
+MAP_HUGETLB = 0x40000
 SHM_EXEC = 0o100000
 SHM_RDONLY = 0o10000
 READ_IMPLIES_EXEC = 0x0400000
@@ -23,6 +24,7 @@ PERSONALITY_QUERY = 0xFFFFFFFF
 _IPC_SHMAT, _IPC_SHMDT = 21, 22
 _OLD_MMAP = struct.Struct("<6I")
 _PROTECTIONS = Protection(7)
+_MOST_READ = 0x7FFFF000  # linux/fs.h: MAX_RW_COUNT
 
 #: Reads so many bytes at an address of the caller.
 Read = Callable[[int, int], bytes]
@@ -56,6 +58,12 @@ class Request:
     def compat(self) -> bool:
         """Whether it is a call of the 32-bit ABI."""
         return self.abi is I386
+
+    def with_protection(self) -> Request:
+        """The same call, asking for what the personality adds to it."""
+        number, arguments = self.instead or (self.number, self.arguments)
+        third = arguments[2] | int(self.protection)
+        return replace(self, instead=(number, (*arguments[:2], third, *arguments[3:])))
 
     def without_exec(self) -> Request:
         """The same call, not asking for execute."""
@@ -121,6 +129,8 @@ def _complete(request: Request, read: Read) -> Request | None:
         case Call.MPROTECT | Call.PKEY_MPROTECT:
             protection = Protection(arguments[2] & _PROTECTIONS)
             return replace(request, address=arguments[0], length=arguments[1], protection=protection)
+        case Call.READ | Call.PREAD | Call.RECVFROM:
+            return replace(request, address=arguments[1], length=min(arguments[2], _MOST_READ))
         case Call.MUNMAP | Call.MADVISE | Call.REMAP_FILE_PAGES:
             return replace(request, address=arguments[0], length=arguments[1])
         case _:

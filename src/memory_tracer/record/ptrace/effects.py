@@ -7,6 +7,8 @@ granted without execute. The call's result is the target's own.
 from __future__ import annotations
 
 import errno
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ from .calls import (
     MAP_ANONYMOUS,
     MAP_FIXED,
     MAP_GROWSDOWN,
+    MAP_HUGETLB,
     MAP_SHARED,
     PERSONALITY_QUERY,
     READ_IMPLIES_EXEC,
@@ -51,6 +54,8 @@ _CLONE, _CLONE3, _CLONE_I386 = 56, 435, 120
 _CLONE_VM = 0x100
 _PROT_GROWSDOWN = 0x01000000
 _COMPAT_NAMES = ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp")
+#: Calls in which the kernel writes to memory, or refuses to work on mappings that differ.
+_WRITTEN_BY_KERNEL = frozenset({Call.READ, Call.PREAD, Call.RECVFROM, Call.MREMAP})
 #: A last look reads at most so many pages.
 _LOOK_PAGES = 1 << 16
 
@@ -73,12 +78,28 @@ class Effects:
         if not task.process.silent:
             request = self._decoder.decode(stop, lambda at, length: engine.tracer.read(task.tid, at, length))
         if request is not None:
+            if self._opens_first(task, request):
+                return
             request = self._prepared(task, request)
         if request is not None:
             task.request, task.in_call = request, True
             if request.instead is not None:
                 self._change(task, request)
         engine.resume(task)
+
+    def _opens_first(self, task: Task, request: Request) -> bool:
+        """Have pages made writable that the kernel is about to write to, or wants to find all alike.
+
+        The call is then made again, and comes here once more.
+        """
+        if request.call not in _WRITTEN_BY_KERNEL or not task.space.watched.executing:
+            return False
+        engine = self._engine
+        commands = engine.machine.open(task.space.watched, request.address - request.address % PAGE_SIZE, request.end)
+        if not commands:
+            return False
+        engine.before_call(task, lambda task, registers: engine.carry_out(task, commands, registers))
+        return True
 
     def _prepared(self, task: Task, request: Request) -> Request | None:
         """What to make of a call; None if its exit says nothing to us."""
@@ -90,6 +111,7 @@ class Effects:
                 request = replace(request, protection=wanted)
                 if is_watched(wanted, shared=bool(request.flags & MAP_SHARED)):
                     return request.without_exec()
+                request = request.with_protection() if space.implies_exec else request
                 matters = wanted & _EXEC or request.flags & (MAP_SHARED | MAP_FIXED)
                 return request if matters else None
             case Call.MPROTECT | Call.PKEY_MPROTECT:
@@ -100,7 +122,10 @@ class Effects:
                 self.last_look(task, request.address, request.end)
                 return request
             case Call.MREMAP | Call.MADVISE | Call.REMAP_FILE_PAGES:
-                return request if self._concerns(space, request.address, request.end) else None
+                end = max(request.end, request.address + PAGE_SIZE)  # nothing of something is a copy
+                return request if self._concerns(space, request.address, end) else None
+            case Call.PWRITE | Call.WRITE | Call.WRITEV | Call.FTRUNCATE | Call.FALLOCATE:
+                return request if self._engine.machine.shares else None
             case Call.SHMAT:
                 space.has_shared = True
                 wanted = self._wanted(space, request.protection)
@@ -121,7 +146,9 @@ class Effects:
         shared = space.has_shared and any(
             mapping.shared for mapping in self._mappings(space, request.address, request.end)
         )
-        return request.without_exec() if is_watched(request.protection, shared=shared) else request
+        if is_watched(request.protection, shared=shared):
+            return request.without_exec()
+        return request.with_protection() if space.implies_exec else request
 
     @staticmethod
     def _wanted(space: AddressSpace, protection: Protection) -> Protection:
@@ -175,6 +202,10 @@ class Effects:
                 self._after_mremap(task, request, result)
             case Call.BRK:
                 self._after_brk(task, result)
+            case Call.REMAP_FILE_PAGES:
+                self._after_remap(task, request)
+            case Call.PWRITE | Call.WRITE | Call.WRITEV | Call.FTRUNCATE | Call.FALLOCATE:
+                self._after_write(task, request)
             case Call.MADVISE:
                 if request.arguments[2] in _DISCARDING:
                     self._open(task, request.address, request.end)
@@ -217,7 +248,7 @@ class Effects:
             return
         end = start + -(-length // PAGE_SIZE) * PAGE_SIZE
         self._gone(space, start, end)
-        anonymous = request.flags & MAP_ANONYMOUS and not request.flags & MAP_SHARED
+        anonymous = request.flags & (MAP_ANONYMOUS | MAP_SHARED | MAP_HUGETLB) == MAP_ANONYMOUS
         if request.flags & MAP_GROWSDOWN:
             space.growing.add(start)
         if wanted & _EXEC:
@@ -287,7 +318,8 @@ class Effects:
         """Withhold execute from [start, end) of ``mapping``, which the kernel has granted without."""
         backing = (mapping.device, mapping.inode) if mapping.shared and mapping.inode else None
         origin = mapping.offset - mapping.start if backing else 0
-        commands = self._engine.machine.watch(space.watched, start, end, Area(wanted, backing, origin))
+        area = Area(wanted, backing, origin, self._page_size(space, mapping) if mapping.inode else PAGE_SIZE)
+        commands = self._engine.machine.watch(space.watched, start, end, area)
         space.every_call = True
         if commands:
             self._engine.carry_out(task, commands, self._engine.registers(task))
@@ -303,7 +335,7 @@ class Effects:
         watched = space.watched.area(view.start) is not None
         if watched or not view.protection & _WRITE or not self._engine.machine.knows(backing):
             return
-        area = Area(view.protection, backing, view.offset - view.start)
+        area = Area(view.protection, backing, view.offset - view.start, self._page_size(space, view))
         commands = self._engine.machine.watch(space.watched, view.start, view.end, area)
         space.every_call = True
         if commands:
@@ -395,7 +427,6 @@ class Effects:
         backed = space.known.values[number] if number >= 0 else None
         area = space.watched.area(request.address)
         keeps = request.length == 0 or request.flags & 4  # MREMAP_DONTUNMAP
-        self._open(task, request.address, request.end)
         if not keeps:
             self._gone(space, request.address, request.end)
         self._gone(space, result, result + size)
@@ -408,6 +439,24 @@ class Effects:
             self._executable(task, asked, result, result, result + size, [mapping])
         elif area is not None:
             self._watch(task, space, result, result + size, mapping, wanted)
+
+    def _after_remap(self, task: Task, request: Request) -> None:
+        """Other pages of the same file are mapped at the address now."""
+        space, area = task.space, task.space.watched.area(request.address)
+        mapping = self._mapping(space, request.address)
+        if area is not None and mapping is not None:
+            self._watch(task, space, request.address, request.end, mapping, area.wanted)
+
+    def _after_write(self, task: Task, request: Request) -> None:
+        """A file was written to; if it is mapped executable, that is a write to the memory."""
+        try:
+            found = Path(f"/proc/{task.tid}/fd/{request.arguments[0] & 0xFFFFFFFF}").stat()
+        except OSError:
+            return
+        backing = (os.major(found.st_dev) << 20 | os.minor(found.st_dev), found.st_ino)
+        if self._engine.machine.knows(backing):
+            commands = self._engine.machine.open_backing(backing)
+            self._engine.carry_out(task, commands, self._engine.registers(task))
 
     def _after_brk(self, task: Task, result: int) -> None:
         """The heap of a program for which all that can be read can be executed has grown."""
@@ -506,6 +555,9 @@ class Effects:
             space.growing.add(mapping.start)
             space.watched.areas.put(mapping.start, start, area)
             space.known.put(mapping.start, start, Backed(area.wanted))
+            # It grew with the protection of the page above.
+            command = Protect(space.watched, mapping.start, start, area.wanted & ~_EXEC)
+            self._engine.carry_out(task, [command], self._engine.registers(task))
 
     def protection_failed(self, task: Task, command: Protect, error: int) -> None:
         """The kernel cannot keep so many mappings apart: give the memory what it asked for, and say so."""
@@ -536,6 +588,20 @@ class Effects:
         if space.memory is None:
             return []
         return [each for each in space.memory.mappings() if each.start < end and start < each.end]
+
+    @staticmethod
+    def _page_size(space: AddressSpace, mapping: Mapping) -> int:
+        """What of a mapping can be protected by itself: a huge page where it has huge pages."""
+        if space.memory is None:
+            return PAGE_SIZE
+        lines = iter(space.memory.details())
+        head = f"{mapping.start:08x}-".encode()
+        for line in lines:
+            if line.startswith(head):
+                size = next((each for each in lines if each.startswith(b"KernelPageSize:")), b"")
+                found = re.search(rb"\d+", size)
+                return int(found[0]) * 1024 if found else PAGE_SIZE
+        return PAGE_SIZE
 
     @staticmethod
     def _mapping(space: AddressSpace, address: int) -> Mapping | None:

@@ -309,7 +309,7 @@ class Engine:
             self.have_do(task, what)
             return
         if event == system.EVENT_SECCOMP or (number == _CALL_STOP and event == 0 and not task.in_call):
-            self._before_call(task, what)
+            self.before_call(task, what)
             return
         what(task, self.registers(task))
         if event == system.EVENT_STOP:
@@ -317,7 +317,7 @@ class Engine:
         else:
             self._later(tid, status)
 
-    def _before_call(self, task: Task, what: Callable[[Task, Registers], None]) -> None:
+    def before_call(self, task: Task, what: Callable[[Task, Registers], None]) -> None:
         """Do ``what`` in a thread that is at the entry of a call: leave the call out, then make it again."""
         before = self.registers(task)
         number = before["orig_rax"]
@@ -355,17 +355,15 @@ class Engine:
             protection=int(area.wanted),
             previous_protection=int(area.wanted & ~Protection.EXEC),
             status=int(status),
-            page_count=1,
+            page_count=area.page // PAGE_SIZE,
             caller_ip=registers.ip,
             caller_sp=registers.sp,
             arguments=(address, *(0,) * 5),
         )
         if not cause:
             return
-        content = self.tracer.read_page(task.tid, command.page)
-        if content is None:
-            content = self.tracer.read(task.tid, command.page, PAGE_SIZE) or None
-        self.records.page(task, cause, command.page, content)
+        for page in range(command.page, command.page + area.page, PAGE_SIZE):
+            self.records.page(task, cause, page, self.tracer.read_page(task.tid, page))
         self.records.stack(task, cause, registers.ip, registers.sp, registers["rbp"])
 
     def _place(self, space: Space) -> AddressSpace | None:

@@ -29,11 +29,19 @@ Backing = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """What the target asked for. ``origin`` plus an address is the offset in ``backing``."""
+    """What the target asked for. ``origin`` plus an address is the offset in ``backing``.
+
+    ``page`` is the size of what can be protected by itself.
+    """
 
     wanted: Protection
     backing: Backing | None = None
     origin: int = 0
+    page: int = PAGE_SIZE
+
+    def page_of(self, address: int) -> int:
+        """The first address of the page that holds ``address``."""
+        return address - address % self.page
 
 
 @dataclass(slots=True, eq=False)
@@ -108,11 +116,6 @@ def is_watched(wanted: Protection, *, shared: bool) -> bool:
     return bool(wanted & Protection.EXEC and writable)
 
 
-def page_of(address: int) -> int:
-    """The first address of the page."""
-    return address - address % PAGE_SIZE
-
-
 class Machine:
     """All spaces of a recording."""
 
@@ -124,6 +127,21 @@ class Machine:
     def knows(self, backing: Backing) -> bool:
         """Whether memory with this behind it is watched anywhere."""
         return bool(self._spaces.get(backing))
+
+    @property
+    def shares(self) -> bool:
+        """Whether anything watched is shared."""
+        return any(self._spaces.values())
+
+    def open_backing(self, backing: Backing) -> list[Command]:
+        """Somebody wrote to ``backing``, and not through memory: what it holds is to be seen again."""
+        commands: list[Command] = []
+        for space in self._spaces.get(backing, ()):
+            for page in sorted(space.executing):
+                area = space.area(page)
+                if area is not None and area.backing == backing and page in space.executing:
+                    commands += self._open(space, page, area)
+        return commands
 
     # What calls did
 
@@ -203,9 +221,9 @@ class Machine:
     def reconcile(self, space: Space, executable: Ranges[bool]) -> None:
         """Learn from the kernel which pages can be executed, in a copy that may be younger than ours."""
         executing = set()
-        for start, end, _ in list(space.areas.within(0, 1 << 64)):
+        for start, end, area in list(space.areas.within(0, 1 << 64)):
             for first, last, _ in executable.within(start, end):
-                executing.update(range(first, last, PAGE_SIZE))
+                executing.update(range(area.page_of(first), last, area.page))
         space.executing = executing
 
     # Faults
@@ -215,7 +233,7 @@ class Machine:
         area = space.area(address)
         if area is None:
             return [Forward()]
-        page = page_of(address)
+        page = area.page_of(address)
         fetch = 0 <= address - ip < _LONGEST_INSTRUCTION
         last = self._last.get(tid)
         again = last is not None and (last.address, last.ip) == (address, ip)
@@ -228,6 +246,9 @@ class Machine:
         elif area.wanted & Protection.WRITE and busy and (unchanged or not fetch):
             commands = self._write(space, page, area, ip, count)
             count %= TURNS_BEFORE_STEP
+        elif area.wanted & Protection.WRITE and area.backing and not (fetch or unchanged):
+            # The view that was executing is gone, and took with it what this one was to get back.
+            commands = [_protect(space, page, area, area.wanted & ~Protection.EXEC), Go()]
         elif (fetch or area.wanted & Protection.WRITE) and not unchanged:
             commands = [Go()]  # somebody else's fault turned the page meanwhile
         else:
@@ -241,9 +262,10 @@ class Machine:
         space.turns[page] += 1
         for other, there, view in self._views(space, page, area):
             if view.wanted & Protection.WRITE and (other, there) != (space, page):
-                commands.append(_protect(other, there, view.wanted & ~(Protection.WRITE | Protection.EXEC)))
+                closed = view.wanted & ~(Protection.WRITE | Protection.EXEC)
+                commands.append(_protect(other, there, view, closed))
         space.executing.add(page)
-        commands.append(_protect(space, page, area.wanted & ~Protection.WRITE))
+        commands.append(_protect(space, page, area, area.wanted & ~Protection.WRITE))
         contended = page in space.contended
         space.contended.discard(page)
         return [*commands, Capture(space, page, contended), Go()]
@@ -256,9 +278,9 @@ class Machine:
             allowed = area.wanted if code == page else area.wanted & ~Protection.EXEC
             closed = allowed & ~Protection.WRITE
             return [
-                _protect(space, page, allowed),
+                _protect(space, page, area, allowed),
                 Step(),
-                _protect(space, page, closed),
+                _protect(space, page, area, closed),
                 Capture(space, code),
                 Go(),
             ]
@@ -270,7 +292,7 @@ class Machine:
 
     def _code_in(self, space: Space, page: int, area: Area, ip: int) -> int | None:
         """The executing page with the instruction at ``ip``, if it is the memory of ``page``."""
-        for code in (page_of(ip), page_of(ip + _LONGEST_INSTRUCTION - 1)):
+        for code in (area.page_of(ip), area.page_of(ip + _LONGEST_INSTRUCTION - 1)):
             if code == page and page in space.executing:
                 return page
             for other, there, _ in self._executing_views(space, page, area):
@@ -291,9 +313,9 @@ class Machine:
             if there in other.executing:
                 other.executing.discard(there)
                 other.turns[there] += 1
-                first.append(_protect(other, there, view.wanted & ~Protection.EXEC))
+                first.append(_protect(other, there, view, view.wanted & ~Protection.EXEC))
             elif view.wanted & Protection.WRITE:
-                then.append(_protect(other, there, view.wanted & ~Protection.EXEC))
+                then.append(_protect(other, there, view, view.wanted & ~Protection.EXEC))
         return first + then
 
     def _views(self, space: Space, page: int, area: Area) -> Iterator[tuple[Space, int, Area]]:
@@ -313,8 +335,8 @@ class Machine:
                 yield other, there, view
 
 
-def _protect(space: Space, page: int, protection: Protection) -> Protect:
-    return Protect(space, page, page + PAGE_SIZE, protection)
+def _protect(space: Space, page: int, area: Area, protection: Protection) -> Protect:
+    return Protect(space, page, page + area.page, protection)
 
 
 def _joined(commands: list[Command]) -> Iterator[Command]:

@@ -20,6 +20,8 @@ PTRACE_CONT = 7
 PTRACE_SINGLESTEP = 9
 PTRACE_DETACH = 17
 PTRACE_SYSCALL = 24
+#: Of x86-64, and the same for its 32-bit programs; others have only the register sets.
+_PTRACE_GETREGS, _PTRACE_SETREGS = 12, 13
 _PTRACE_GETEVENTMSG = 0x4201
 _PTRACE_GETSIGINFO = 0x4202
 _PTRACE_SETSIGINFO = 0x4203
@@ -58,6 +60,9 @@ _SIGINFO_HEAD = struct.Struct("=iii4xQ")  # signo, errno, code, and for a fault 
 _CALL_HEAD = struct.Struct("=B3xIQQ")
 _CALL_ENTRY = struct.Struct("=7Q")
 _CALL_EXIT = struct.Struct("=qB")
+
+_HAS_GETREGS = os.uname().machine == "x86_64"
+_GETREGS_BYTES = 27 * 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _ptrace = _libc.ptrace
@@ -192,6 +197,9 @@ class Tracer:
 
     def registers(self, tid: int) -> bytes:
         """All general registers of a stopped thread."""
+        if _HAS_GETREGS:
+            _request(_PTRACE_GETREGS, tid, 0, self._registers.address)
+            return self._registers.raw[:_GETREGS_BYTES]
         struct.pack_into("=QQ", self._vector.raw, 0, self._registers.address, _REGISTERS_BYTES)
         _request(_PTRACE_GETREGSET, tid, _NT_PRSTATUS, self._vector.address)
         length: int = struct.unpack_from("=Q", self._vector.raw, 8)[0]
@@ -200,6 +208,9 @@ class Tracer:
     def set_registers(self, tid: int, registers: bytes) -> None:
         """Change them."""
         self._registers.raw[: len(registers)] = registers
+        if _HAS_GETREGS:
+            _request(_PTRACE_SETREGS, tid, 0, self._registers.address)
+            return
         struct.pack_into("=QQ", self._vector.raw, 0, self._registers.address, len(registers))
         _request(_PTRACE_SETREGSET, tid, _NT_PRSTATUS, self._vector.address)
 
@@ -218,7 +229,15 @@ class Tracer:
 
     def read_page(self, pid: int, address: int) -> bytes | None:
         """One page of a process; None if it cannot be read."""
-        return self._page.raw.raw if self._read(pid, address, self._page, PAGE_SIZE) == PAGE_SIZE else None
+        if self._read(pid, address, self._page, PAGE_SIZE) == PAGE_SIZE:
+            return self._page.raw.raw
+        # Memory that can be executed, but not read, refuses; the file does not.
+        try:
+            with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+                content = os.pread(memory.fileno(), PAGE_SIZE, address)
+        except OSError:
+            return None
+        return content if len(content) == PAGE_SIZE else None
 
     def read(self, pid: int, address: int, length: int) -> bytes:
         """As much of ``length`` bytes of a process as can be read."""
