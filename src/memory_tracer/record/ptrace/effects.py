@@ -229,7 +229,7 @@ class Effects:
         """Record a call. It is an event only where execute plays a part."""
         fields = {
             "protection": int(request.protection),
-            "result": result if result < 1 << 63 else result - (1 << 64),
+            "result": _signed(result),
             "arguments": tuple(request.arguments),
             "caller_ip": request.ip,
             "caller_sp": request.sp,
@@ -434,6 +434,8 @@ class Effects:
         if backed is None or mapping is None:
             return
         wanted = backed.protection if area is None else area.wanted
+        if area is not None and mapping.protection & _EXEC:
+            self._withhold_from(task, result, result + size, wanted)
         if wanted & _EXEC:
             asked = replace(request, protection=wanted)
             self._executable(task, asked, result, result, result + size, [mapping])
@@ -445,7 +447,13 @@ class Effects:
         space, area = task.space, task.space.watched.area(request.address)
         mapping = self._mapping(space, request.address)
         if area is not None and mapping is not None:
+            self._withhold_from(task, request.address, request.end, area.wanted)
             self._watch(task, space, request.address, request.end, mapping, area.wanted)
+
+    def _withhold_from(self, task: Task, start: int, end: int, wanted: Protection) -> None:
+        """Take execute from a range that got it along with what was mapped there."""
+        command = Protect(task.space.watched, start, end, wanted & ~_EXEC)
+        self._engine.carry_out(task, [command], self._engine.registers(task))
 
     def _after_write(self, task: Task, request: Request) -> None:
         """A file was written to; if it is mapped executable, that is a write to the memory."""
@@ -560,19 +568,37 @@ class Effects:
             self._engine.carry_out(task, [command], self._engine.registers(task))
 
     def protection_failed(self, task: Task, command: Protect, error: int) -> None:
-        """The kernel cannot keep so many mappings apart: give the memory what it asked for, and say so."""
+        """The kernel cannot protect the page by itself (too many mappings, or a special one).
+
+        The memory then gets what it asked for, and counts as not watched.
+        """
         space = task.space
         number = space.watched.areas.find(command.start)
-        if number < 0 or error != errno.ENOMEM:
+        if number < 0 or error not in (errno.ENOMEM, errno.EINVAL):
             return
         areas = space.watched.areas
         start, end, area = areas.starts[number], areas.ends[number], areas.values[number]
         self._engine.machine.forget(space.watched, start, end)
         registers = self._engine.registers(task)
         self._engine.inject(task, registers, Call.MPROTECT, start, end - start, int(area.wanted))
-        self._engine.records.event(
-            task, EventKind.LOOK, start, end - start, protection=int(area.wanted), page_count=0
+        self._engine.counts["released_regions"] = self._engine.counts.get("released_regions", 0) + 1
+        self._look(task, start, end, area.wanted, Status.NONE)
+
+    def _look(self, task: Task, start: int, end: int, protection: Protection, status: Status) -> None:
+        """Record what a range holds now."""
+        mappings = self._mappings(task.space, start, end)
+        pages = sum((min(end, each.end) - max(start, each.start)) // PAGE_SIZE for each in mappings)
+        cause = self._engine.records.event(
+            task,
+            EventKind.LOOK,
+            start,
+            end - start,
+            protection=int(protection),
+            previous_protection=int(protection),
+            status=int(status),
+            page_count=pages,
         )
+        self._engine.records.pages(task, cause, start, end, mappings)
 
     def last_look(self, task: Task, start: int = 0, end: int = 1 << 64) -> None:
         """Record what was written into watched memory since it was executed last, before it goes away."""
@@ -618,7 +644,7 @@ def _anonymous(start: int, end: int, protection: Protection) -> Mapping:
 
 
 def _signed(result: int) -> int:
-    return result - (1 << 64) if result >> 63 else result
+    return result - (1 << 64) if result >= 1 << 63 else result
 
 
 def _failed(result: int) -> bool:
