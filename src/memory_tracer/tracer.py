@@ -120,7 +120,7 @@ class Tracer:
     ) -> None:
         """End the recording and close the capture. A target that still runs goes on."""
         self.stop()
-        self._thread.join()
+        self._ended.wait()
         self._session.close()
         if self._directory is not None:
             self._directory.cleanup()
@@ -134,6 +134,7 @@ class Tracer:
             self._error = error
         finally:
             self._ended.set()
+        self._session.stay()
 
     def _raise_failure(self) -> None:
         error, self._error = self._error, None

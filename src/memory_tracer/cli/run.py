@@ -55,6 +55,9 @@ def command(ctx: click.Context, /, command_line: tuple[str, ...], **options: Any
             session.record()
         if not options["quiet"]:
             print_closing_lines(output)
+        if session.must_stay:
+            say_engine("the recording has ended; waiting for the targets, which cannot do without their tracer")
+            session.stay()
         session.release_in_background()
         assert session.command is not None
         status = session.command.poll()

@@ -119,6 +119,15 @@ class Session:
         """End the recording soon; safe in signal handlers and from other threads."""
         self.recorder.stop()
 
+    @property
+    def must_stay(self) -> bool:
+        """Whether targets are left that need us: none needs the kernel program."""
+        return False
+
+    def stay(self) -> bool:
+        """Wait for targets that need us; there are none."""
+        return False
+
     def release_in_background(self) -> None:
         """Let ``close`` return at once; call it right before, in a process that is about to exit.
 

@@ -496,6 +496,21 @@ class Effects:
         self.withhold(task, mappings)
         engine.resume(task)
 
+    def begin_watching(self, task: Task, mappings: list[Mapping]) -> None:
+        """Withhold execute in a process that has been running for a while."""
+        self._personality(task)
+        self.withhold(task, mappings)
+
+    def give_back(self, task: Task, registers: Registers | None = None) -> None:
+        """Give the target's memory the protections that it asked for."""
+        engine, space = self._engine, task.space
+        registers = registers or engine.registers(task)
+        engine.carry_out(task, engine.machine.release(space.watched), registers)
+        if space.implies_exec:
+            value = engine.inject(task, registers, Call.PERSONALITY, PERSONALITY_QUERY)
+            engine.inject(task, registers, Call.PERSONALITY, value | READ_IMPLIES_EXEC)
+            space.implies_exec = False
+
     def _program(self, task: Task, mappings: list[Mapping]) -> Mapping | None:
         try:
             inode = Path(f"/proc/{task.tid}/exe").stat().st_ino

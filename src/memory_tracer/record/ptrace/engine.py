@@ -7,13 +7,17 @@ ptrace(2), the life of threads, and the carrying out of commands.
 from __future__ import annotations
 
 import enum
+import contextlib
 import errno
 import os
 import secrets
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
+from ...errors import PrivilegeError, TargetError
 from ...model import PAGE_SIZE, EventKind, Protection, Status
 from ..memory import ProcessMemory
 from ..settings import Settings
@@ -24,7 +28,7 @@ from .machine import Capture, Command, Forward, Machine, Protect, Space, Step
 from .records import Records
 from .sink import Sink
 from .system import Tracer
-from .tracees import AddressSpace, Process, Task, describe
+from .tracees import AddressSpace, Process, Task, describe, threads_of
 
 OPTIONS = (
     system.OPTION_SYSGOOD
@@ -40,6 +44,29 @@ _SEGV_ACCERR = 2
 _CLONE_VM, _CLONE_THREAD = 0x100, 0x10000
 _STOPPING = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 _CALL_STOP = signal.SIGTRAP | 0x80
+
+
+#: How long to wait for a thread to stop (seconds), and how long between two looks.
+_PATIENCE, _PAUSE = 1.0, 0.0005
+
+
+def refusal(pid: int, error: OSError) -> PrivilegeError:
+    """Say why a process may not be traced."""
+    try:
+        scope = int(Path("/proc/sys/kernel/yama/ptrace_scope").read_text())
+    except (OSError, ValueError):
+        scope = 0
+    if scope:
+        return PrivilegeError(
+            f"process {pid} cannot be traced: yama forbids it (kernel.yama.ptrace_scope is {scope}); "
+            "run with sudo, or start the program with `memory-tracer run`",
+            detail=str(error),
+        )
+    return PrivilegeError(
+        f"process {pid} cannot be traced: it is another user's, runs with more privilege, or has a "
+        "tracer already; run with sudo",
+        detail=str(error),
+    )
 
 
 class Ended(enum.Enum):
@@ -94,6 +121,98 @@ class Engine:
         space = AddressSpace()
         self._add(pid, Process(pid, 0, os.getpid(), space, silent=True))
         self.command = pid
+
+    def attach(self, pid: int) -> None:
+        """Trace a running process with all its threads. Raises PrivilegeError, TargetError."""
+        self.filtered = False
+        owner: Process | None = None
+        while new := [tid for tid in threads_of(pid) if tid not in self.tasks]:
+            for tid in new:
+                try:
+                    self.tracer.seize(tid, OPTIONS)
+                except OSError as error:
+                    if system.is_gone(error):
+                        continue
+                    raise refusal(pid, error) from error
+                if owner is None:
+                    owner = describe(pid, AddressSpace(every_call=True))
+                self._add(tid, owner)
+        if owner is None:
+            raise TargetError(f"process {pid} ended before it could be traced")
+        stopped = self._settled([task for task in self.tasks.values() if task.process is owner])
+        self.open_memory(owner.space, pid)
+        if stopped and owner.space.memory is not None:
+            first = next(iter(stopped))
+            self.records.baseline(first)
+            self._effects.begin_watching(first, owner.space.memory.mappings())
+        for task, number in stopped.items():
+            self.resume(task, number)
+
+    # Ending
+
+    def release(self) -> None:
+        """Give all targets the protections that they asked for, and record nothing more of them."""
+        for space in {task.space for task in self.tasks.values()}:
+            task = next(iter(space.tasks), None)
+            if task is not None and (space.watched or space.implies_exec):
+                self.have_do(task, self._effects.give_back)
+        for task in self.tasks.values():
+            task.process.silent = True
+            task.space.every_call = False
+
+    def detach(self) -> None:
+        """Let all targets go, as they would be without us."""
+        while unsettled := list(self.tasks.values()):
+            stopped = self._settled(unsettled)
+            for space in {task.space for task in stopped}:
+                self._effects.give_back(next(task for task in stopped if task.space is space))
+            for task, number in stopped.items():
+                with contextlib.suppress(OSError):
+                    self.tracer.resume(system.PTRACE_DETACH, task.tid, number)
+            for task in unsettled:
+                self._remove(task)
+
+    def _settled(self, tasks: list[Task]) -> dict[Task, int]:
+        """Stop threads where they are about to return to user space; with the signals they are to get."""
+        stopped: dict[Task, int] = {}
+        for task in tasks:
+            try:
+                number = self._settle(task)
+            except OSError as error:
+                if not system.is_gone(error):
+                    raise
+                number = None
+            if number is not None and task.tid in self.tasks:
+                stopped[task] = number
+        return stopped
+
+    def _settle(self, task: Task) -> int | None:
+        deadline = time.monotonic() + _PATIENCE
+        self.tracer.interrupt(task.tid)
+        while task.tid in self.tasks:
+            tid, status = self._pending_or_wait(task.tid)
+            if not tid:
+                if time.monotonic() > deadline:
+                    return None  # it waits for a child that runs in its memory
+                time.sleep(_PAUSE)
+                continue
+            event, number = status >> 16, status >> 8 & 0xFF
+            if status & 0xFF == 0x7F:
+                if event == system.EVENT_STOP:
+                    return 0
+                if not event and number not in (_CALL_STOP, signal.SIGSEGV):
+                    return number
+            self.handle(tid, status)
+            if task.tid in self.tasks:
+                self.tracer.interrupt(task.tid)  # every stop takes a pending interrupt along
+        return None
+
+    def _pending_or_wait(self, tid: int) -> tuple[int, int]:
+        for found in self._put_off:
+            if found[0] == tid:
+                self._put_off.remove(found)
+                return found
+        return self.tracer.wait(tid, os.WNOHANG)
 
     def _add(self, tid: int, owner: Process) -> Task:
         task = self.tasks[tid] = Task(tid, owner)

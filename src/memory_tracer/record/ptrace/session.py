@@ -115,8 +115,12 @@ class PtraceSession:
         with contextlib.ExitStack() as stack:
             self.command: TracedCommand | None = None
             if command is not None:
-                program = build_filter(machine.abis, self._engine.cookie)
-                prepare = functools.partial(install_filter, program)
+                # Who is going to leave before the command ends must not leave a filter behind.
+                prepare = None
+                self._engine.filtered = duration is None and not end_with_command
+                if self._engine.filtered:
+                    program = build_filter(machine.abis, self._engine.cookie)
+                    prepare = functools.partial(install_filter, program)
                 self.command = TracedCommand(command, user=user, environment=environment, prepare=prepare)
                 stack.callback(self.command.abandon)
             self._writer = CaptureWriter(
@@ -141,6 +145,8 @@ class PtraceSession:
         reason, error = EndReason.ERROR, None
         try:
             ended = self._trace()
+            if ended is not Ended.TARGETS:
+                self._let_go()
             reason = {
                 Ended.TARGETS: EndReason.TARGETS_ENDED,
                 Ended.COMMAND: EndReason.COMMAND_ENDED,
@@ -176,6 +182,30 @@ class PtraceSession:
         if not started.is_set() and ended is not Ended.BELL:
             command.check_executed()
         return ended
+
+    def _let_go(self) -> None:
+        """The recording is over, and targets go on."""
+        if self._engine.filtered:
+            self._engine.release()  # the filter wants a tracer: see stay
+        else:
+            self._engine.detach()
+
+    def stay(self) -> bool:
+        """Wait for targets that cannot be left; call it in the thread that recorded.
+
+        A launched command has a filter that cannot be taken off. Without a tracer its calls about
+        memory would fail. Returns whether there was anything to wait for.
+        """
+        waited = bool(self._engine.tasks)
+        if waited:
+            self._engine.ends_with_command = False
+            self._engine.run(bell=0)
+        return waited
+
+    @property
+    def must_stay(self) -> bool:
+        """Whether targets are left that need us."""
+        return bool(self._engine.tasks)
 
     def _finish(self, sink: Sink, reason: str, error: str | None) -> None:
         """Close the capture in order, as far as its file still takes anything."""
