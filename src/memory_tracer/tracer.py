@@ -11,13 +11,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from .errors import TargetError, UsageError
-from .record.engines import AnySession, open_session
+from .record.engines import open_session
 from .record.launch import User, exit_status
 from .record.settings import Settings
 
 if TYPE_CHECKING:
     from .capture.reader import Capture
     from .model import Event, Page
+    from .record.engines import AnySession
 
 #: How long to wait for more of a growing capture before looking again (seconds).
 _PAUSE = 0.02
@@ -57,9 +58,9 @@ class Tracer:
         """Start ``command`` (program and arguments) stopped before its first instruction.
 
         ``output`` is the capture file to keep, ``user`` whom the command runs as (a name or UID),
-        ``duration`` is in seconds, ``engine`` one of
-        ``ebpf``, ``ptrace`` and ``auto`` (eBPF where it is permitted). Raises ``PrivilegeError``, ``UnsupportedError``, ``LoadError``,
-        ``OutputError`` or ``UsageError``.
+        ``duration`` is in seconds, ``engine`` one of ``ebpf``, ``ptrace`` and ``auto`` (eBPF where it
+        is permitted). Raises ``PrivilegeError``, ``UnsupportedError``, ``LoadError``, ``OutputError`` or
+        ``UsageError``.
         """
         arguments = [os.fspath(part) for part in command]
         owner = User.named(user) if user is not None else None

@@ -35,8 +35,8 @@ def command(ctx: click.Context, /, command_line: tuple[str, ...], **options: Any
       sudo memory-tracer run -o sample.mtrace -- ./sample --flag
       memory-tracer report sample.mtrace
     """
-    from ..record.launch import exit_status
     from ..record.engines import open_session
+    from ..record.launch import exit_status
 
     user = capture_owner(options["user"])
     output = options["output"] or default_output(command_line[0])
@@ -56,7 +56,9 @@ def command(ctx: click.Context, /, command_line: tuple[str, ...], **options: Any
         if not options["quiet"]:
             print_closing_lines(output)
         if session.must_stay:
-            say_engine("the recording has ended; waiting for the targets, which cannot do without their tracer")
+            say_engine(
+                "the recording has ended; the targets cannot do without their tracer, waiting for them"
+            )
             session.stay()
         session.release_in_background()
         assert session.command is not None

@@ -26,6 +26,14 @@ _OLD_MMAP = struct.Struct("<6I")
 _PROTECTIONS = Protection(7)
 _MOST_READ = 0x7FFFF000  # linux/fs.h: MAX_RW_COUNT
 
+#: Calls whose first two arguments are a range of addresses.
+_RANGES = frozenset(
+    {
+        *(Call.MMAP, Call.MPROTECT, Call.PKEY_MPROTECT, Call.MUNMAP, Call.MREMAP, Call.MADVISE),
+        Call.REMAP_FILE_PAGES,
+    }
+)
+
 #: Reads so many bytes at an address of the caller.
 Read = Callable[[int, int], bytes]
 
@@ -99,42 +107,34 @@ class Decoder:
 
 def _complete(request: Request, read: Read) -> Request | None:
     arguments = request.arguments
-    match request.call:
-        case Call.IPC:
-            return _of_ipc(request)
-        case Call.OLD_MMAP:
-            raw = read(arguments[0], _OLD_MMAP.size)
-            if len(raw) < _OLD_MMAP.size:
-                return None
-            *head, offset = _OLD_MMAP.unpack(raw)
-            if offset % PAGE_SIZE:
-                return None  # the call will fail
-            arguments = (*head, offset // PAGE_SIZE)
-            instead = (I386.numbers[Call.MMAP], arguments)
-            return _complete(replace(request, call=Call.MMAP, arguments=arguments, instead=instead), read)
-        case Call.SHMAT:
-            return _of_shmat(request, arguments[1], arguments[2])
-        case Call.SHMDT | Call.BRK:
-            return replace(request, address=arguments[0])
-        case Call.MREMAP:
-            return replace(request, address=arguments[0], length=arguments[1], flags=arguments[3])
-        case Call.MMAP:
-            return replace(
-                request,
-                address=arguments[0],
-                length=arguments[1],
-                protection=Protection(arguments[2] & _PROTECTIONS),
-                flags=arguments[3],
-            )
-        case Call.MPROTECT | Call.PKEY_MPROTECT:
-            protection = Protection(arguments[2] & _PROTECTIONS)
-            return replace(request, address=arguments[0], length=arguments[1], protection=protection)
-        case Call.READ | Call.PREAD | Call.RECVFROM:
-            return replace(request, address=arguments[1], length=min(arguments[2], _MOST_READ))
-        case Call.MUNMAP | Call.MADVISE | Call.REMAP_FILE_PAGES:
-            return replace(request, address=arguments[0], length=arguments[1])
-        case _:
-            return request
+    if request.call is Call.OLD_MMAP:
+        return _of_old_mmap(request, read)
+    if request.call is Call.IPC:
+        return _of_ipc(request)
+    if request.call is Call.SHMAT:
+        return _of_shmat(request, arguments[1], arguments[2])
+    if request.call in _RANGES:
+        request = replace(request, address=arguments[0], length=arguments[1])
+    if request.call in (Call.MMAP, Call.MREMAP):
+        request = replace(request, flags=arguments[3])
+    if request.call in (Call.MMAP, Call.MPROTECT, Call.PKEY_MPROTECT):
+        request = replace(request, protection=Protection(arguments[2] & _PROTECTIONS))
+    if request.call in (Call.READ, Call.PREAD, Call.RECVFROM):
+        request = replace(request, address=arguments[1], length=min(arguments[2], _MOST_READ))
+    return request
+
+
+def _of_old_mmap(request: Request, read: Read) -> Request | None:
+    """Mmap of i386 with its arguments in memory; made with those of the newer call instead."""
+    raw = read(request.arguments[0], _OLD_MMAP.size)
+    if len(raw) < _OLD_MMAP.size:
+        return None
+    *head, offset = _OLD_MMAP.unpack(raw)
+    if offset % PAGE_SIZE:
+        return None  # the call will fail
+    arguments = (*head, offset // PAGE_SIZE)
+    instead = (I386.numbers[Call.MMAP], arguments)
+    return _complete(replace(request, call=Call.MMAP, arguments=arguments, instead=instead), read)
 
 
 def _of_ipc(request: Request) -> Request | None:

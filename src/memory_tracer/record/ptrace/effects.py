@@ -11,7 +11,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...capture.ranges import Ranges
 from ...model import PAGE_SIZE, EventKind, Protection, Status
@@ -56,8 +56,8 @@ _PROT_GROWSDOWN = 0x01000000
 _COMPAT_NAMES = ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp")
 #: Calls in which the kernel writes to memory, or refuses to work on mappings that differ.
 _WRITTEN_BY_KERNEL = frozenset({Call.READ, Call.PREAD, Call.RECVFROM, Call.MREMAP})
-#: A last look reads at most so many pages.
-_LOOK_PAGES = 1 << 16
+_CHANGES_RANGES = frozenset({Call.MUNMAP, Call.MREMAP, Call.MADVISE, Call.REMAP_FILE_PAGES})
+_WRITES_TO_FILES = frozenset({Call.WRITE, Call.PWRITE, Call.WRITEV, Call.FTRUNCATE, Call.FALLOCATE})
 
 
 class Effects:
@@ -95,7 +95,9 @@ class Effects:
         if request.call not in _WRITTEN_BY_KERNEL or not task.space.watched.executing:
             return False
         engine = self._engine
-        commands = engine.machine.open(task.space.watched, request.address - request.address % PAGE_SIZE, request.end)
+        commands = engine.machine.open(
+            task.space.watched, request.address - request.address % PAGE_SIZE, request.end
+        )
         if not commands:
             return False
         engine.before_call(task, lambda task, registers: engine.carry_out(task, commands, registers))
@@ -104,42 +106,41 @@ class Effects:
     def _prepared(self, task: Task, request: Request) -> Request | None:
         """What to make of a call; None if its exit says nothing to us."""
         space = task.space
-        match request.call:
-            case Call.MMAP:
-                space.has_shared |= bool(request.flags & MAP_SHARED)
-                wanted = self._wanted(space, request.protection)
-                request = replace(request, protection=wanted)
-                if is_watched(wanted, shared=bool(request.flags & MAP_SHARED)):
-                    return request.without_exec()
-                request = request.with_protection() if space.implies_exec else request
-                matters = wanted & _EXEC or request.flags & (MAP_SHARED | MAP_FIXED)
-                return request if matters else None
-            case Call.MPROTECT | Call.PKEY_MPROTECT:
-                return self._before_mprotect(task, request)
-            case Call.MUNMAP:
-                if not self._concerns(space, request.address, request.end):
-                    return None
-                self.last_look(task, request.address, request.end)
-                return request
-            case Call.MREMAP | Call.MADVISE | Call.REMAP_FILE_PAGES:
-                end = max(request.end, request.address + PAGE_SIZE)  # nothing of something is a copy
-                return request if self._concerns(space, request.address, end) else None
-            case Call.PWRITE | Call.WRITE | Call.WRITEV | Call.FTRUNCATE | Call.FALLOCATE:
-                return request if self._engine.machine.shares else None
-            case Call.SHMAT:
-                space.has_shared = True
-                wanted = self._wanted(space, request.protection)
-                request = replace(request, protection=wanted)
-                return request.without_exec() if wanted & _EXEC else request
-            case Call.PERSONALITY:
-                return request.without_exec()
-            case Call.BRK:
-                return request if space.implies_exec else None
-            case _:
-                return None
+        prepare = {
+            Call.MMAP: self._before_mmap,
+            Call.MPROTECT: self._before_mprotect,
+            Call.PKEY_MPROTECT: self._before_mprotect,
+            Call.SHMAT: self._before_shmat,
+        }.get(request.call)
+        if prepare is not None:
+            return prepare(space, request)
+        if request.call is Call.PERSONALITY:
+            return request.without_exec()
+        if request.call is Call.BRK:
+            return request if space.implies_exec else None
+        if request.call in _WRITES_TO_FILES:
+            return request if self._engine.machine.shares else None
+        if request.call in _CHANGES_RANGES:
+            end = max(request.end, request.address + PAGE_SIZE)  # mremap of nothing makes a copy
+            return request if self._concerns(space, request.address, end) else None
+        return None
 
-    def _before_mprotect(self, task: Task, request: Request) -> Request | None:
-        space = task.space
+    def _before_mmap(self, space: AddressSpace, request: Request) -> Request | None:
+        shared = bool(request.flags & MAP_SHARED)
+        space.has_shared |= shared
+        request = replace(request, protection=self._wanted(space, request.protection))
+        if is_watched(request.protection, shared=shared):
+            return request.without_exec()
+        request = request.with_protection() if space.implies_exec else request
+        matters = request.protection & _EXEC or request.flags & (MAP_SHARED | MAP_FIXED)
+        return request if matters else None
+
+    def _before_shmat(self, space: AddressSpace, request: Request) -> Request:
+        space.has_shared = True
+        request = replace(request, protection=self._wanted(space, request.protection))
+        return request.without_exec() if request.protection & _EXEC else request
+
+    def _before_mprotect(self, space: AddressSpace, request: Request) -> Request | None:
         request = replace(request, protection=self._wanted(space, request.protection))
         if not request.protection & _EXEC:
             return request if self._concerns(space, request.address, request.end) else None
@@ -189,28 +190,24 @@ class Effects:
             return
         if request.instead is not None:
             self._change_back(task, request)
-        match request.call:
-            case Call.MMAP:
-                self._after_placing(task, request, result, result, request.length)
-            case Call.SHMAT:
-                self._after_shmat(task, request, result)
-            case Call.MPROTECT | Call.PKEY_MPROTECT:
-                self._after_mprotect(task, request, result)
-            case Call.MUNMAP:
-                self._after_munmap(task, request, result)
-            case Call.MREMAP:
-                self._after_mremap(task, request, result)
-            case Call.BRK:
-                self._after_brk(task, result)
-            case Call.REMAP_FILE_PAGES:
-                self._after_remap(task, request)
-            case Call.PWRITE | Call.WRITE | Call.WRITEV | Call.FTRUNCATE | Call.FALLOCATE:
-                self._after_write(task, request)
-            case Call.MADVISE:
-                if request.arguments[2] in _DISCARDING:
-                    self._open(task, request.address, request.end)
-            case _:
-                pass
+        if request.call is Call.MMAP:
+            self._after_placing(task, request, result, result, request.length)
+            return
+        after = {
+            Call.SHMAT: self._after_shmat,
+            Call.MPROTECT: self._after_mprotect,
+            Call.PKEY_MPROTECT: self._after_mprotect,
+            Call.MUNMAP: self._after_munmap,
+            Call.MREMAP: self._after_mremap,
+            Call.BRK: self._after_brk,
+            Call.REMAP_FILE_PAGES: self._after_remap,
+            Call.MADVISE: self._after_madvise,
+        }.get(request.call, self._after_write)
+        after(task, request, result)
+
+    def _after_madvise(self, task: Task, request: Request, result: int) -> None:
+        if request.arguments[2] in _DISCARDING:
+            self._open(task, request.address, request.end)
 
     def _open(self, task: Task, start: int, end: int) -> None:
         commands = self._engine.machine.open(task.space.watched, start, end)
@@ -225,9 +222,9 @@ class Effects:
             space.implies_exec = bool(asked & READ_IMPLIES_EXEC)
             space.every_call |= space.implies_exec
 
-    def _event(self, task: Task, request: Request, result: int, start: int, length: int, **more: object) -> int:
+    def _event(self, task: Task, request: Request, result: int, start: int, length: int, **more: Any) -> int:
         """Record a call. It is an event only where execute plays a part."""
-        fields = {
+        fields: dict[str, Any] = {
             "protection": int(request.protection),
             "result": _signed(result),
             "arguments": tuple(request.arguments),
@@ -235,9 +232,8 @@ class Effects:
             "caller_sp": request.sp,
             **more,
         }
-        status = int(fields.pop("status", 0)) | (Status.COMPAT if request.compat else 0)  # type: ignore[call-overload]
-        fields["status"] = int(status)
-        return self._engine.records.event(task, _KINDS[request.call], start, length, **fields)  # type: ignore[arg-type]
+        fields["status"] = int(fields.get("status", 0)) | (Status.COMPAT if request.compat else 0)
+        return self._engine.records.event(task, _KINDS[request.call], start, length, **fields)
 
     def _after_placing(self, task: Task, request: Request, result: int, start: int, length: int) -> None:
         """Memory was mapped at ``start``."""
@@ -294,9 +290,9 @@ class Effects:
             backed=backed,
             status=int(status),
             previous_protection=int(previous),
-            page_count=0 if watched else sum(
-                (min(end, each.end) - max(start, each.start)) // PAGE_SIZE for each in mappings
-            ),
+            page_count=0
+            if watched
+            else sum((min(end, each.end) - max(start, each.start)) // PAGE_SIZE for each in mappings),
         )
         if watched:
             for mapping in mappings:
@@ -363,7 +359,13 @@ class Effects:
         previous = pieces[0][2].protection if pieces else Protection.NONE
         if any(backed.protection & _EXEC for _, _, backed in pieces):
             self._event(
-                task, request, result, start, end - start, backed=pieces[0][2], previous_protection=int(previous)
+                task,
+                request,
+                result,
+                start,
+                end - start,
+                backed=pieces[0][2],
+                previous_protection=int(previous),
             )
         for first, last, backed in pieces:
             space.known.put(first, last, replace(backed, protection=wanted))
@@ -392,7 +394,7 @@ class Effects:
     def _after_munmap(self, task: Task, request: Request, result: int) -> None:
         if _failed(result):
             return
-        pieces = [piece for piece in task.space.known.within(request.address, request.end)]
+        pieces = list(task.space.known.within(request.address, request.end))
         executable = [backed for _, _, backed in pieces if backed.protection & _EXEC]
         self._gone(task.space, request.address, request.end)
         if executable:
@@ -442,7 +444,7 @@ class Effects:
         elif area is not None:
             self._watch(task, space, result, result + size, mapping, wanted)
 
-    def _after_remap(self, task: Task, request: Request) -> None:
+    def _after_remap(self, task: Task, request: Request, result: int) -> None:
         """Other pages of the same file are mapped at the address now."""
         space, area = task.space, task.space.watched.area(request.address)
         mapping = self._mapping(space, request.address)
@@ -455,7 +457,7 @@ class Effects:
         command = Protect(task.space.watched, start, end, wanted & ~_EXEC)
         self._engine.carry_out(task, [command], self._engine.registers(task))
 
-    def _after_write(self, task: Task, request: Request) -> None:
+    def _after_write(self, task: Task, request: Request, result: int) -> None:
         """A file was written to; if it is mapped executable, that is a write to the memory."""
         try:
             found = Path(f"/proc/{task.tid}/fd/{request.arguments[0] & 0xFFFFFFFF}").stat()
@@ -466,7 +468,7 @@ class Effects:
             commands = self._engine.machine.open_backing(backing)
             self._engine.carry_out(task, commands, self._engine.registers(task))
 
-    def _after_brk(self, task: Task, result: int) -> None:
+    def _after_brk(self, task: Task, request: Request, result: int) -> None:
         """The heap of a program for which all that can be read can be executed has grown."""
         space = task.space
         if space.break_end and result > space.break_end:
@@ -481,7 +483,7 @@ class Effects:
     # Programs
 
     def program_begins(self, task: Task) -> None:
-        """execve is over: record the program, and withhold what it has writable and executable."""
+        """Execve is over: record the program, and withhold what it has writable and executable."""
         engine, space, owner = self._engine, task.space, task.process
         engine.open_memory(space, task.tid)
         if owner.silent or space.memory is None:
@@ -615,9 +617,6 @@ class Effects:
         )
         self._engine.records.pages(task, cause, start, end, mappings)
 
-    def last_look(self, task: Task, start: int = 0, end: int = 1 << 64) -> None:
-        """Record what was written into watched memory since it was executed last, before it goes away."""
-
     # Looking up
 
     def _mappings(self, space: AddressSpace, start: int, end: int) -> list[Mapping]:
@@ -655,7 +654,7 @@ class Effects:
 
 
 def _anonymous(start: int, end: int, protection: Protection) -> Mapping:
-    return Mapping(start, end, protection, False, 0, 0, 0, b"")  # noqa: FBT003
+    return Mapping(start, end, protection, False, 0, 0, 0, b"")
 
 
 def _signed(result: int) -> int:
@@ -664,4 +663,3 @@ def _signed(result: int) -> int:
 
 def _failed(result: int) -> bool:
     return -4096 < _signed(result) < 0
-

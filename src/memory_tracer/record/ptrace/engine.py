@@ -6,8 +6,8 @@ ptrace(2), the life of threads, and the carrying out of commands.
 
 from __future__ import annotations
 
-import enum
 import contextlib
+import enum
 import errno
 import os
 import secrets
@@ -100,7 +100,7 @@ class Engine:
         #: Launched: calls stop at the filter. Else each call is stopped at.
         self.filtered = True
         self.command: int | None = None
-        self.on_command_end: Callable[[int], None] = lambda status: None
+        self.on_command_end: Callable[[int], None] = lambda _: None
         self.on_command_start: Callable[[], None] = lambda: None
         self.ends_with_command = False
         self.silent = False
@@ -275,7 +275,6 @@ class Engine:
         elif event == system.EVENT_EXEC:
             self._exec(task)
         elif event == system.EVENT_EXIT:
-            self._exiting(task)
             self.resume(task)
         elif number == _CALL_STOP:
             self._call(task)
@@ -508,9 +507,7 @@ class Engine:
         task.in_call = False
         kind = EventKind.FORK if owner is not parent.process else EventKind.THREAD
         if not (parent.process.silent or owner.silent):
-            self.records.event(
-                parent, kind, tid=tid, owner=owner, parent_pid=parent.process.pid
-            )
+            self.records.event(parent, kind, tid=tid, owner=owner, parent_pid=parent.process.pid)
         if tid in self._early:
             self._early.discard(tid)
             self.resume(task)
@@ -556,10 +553,6 @@ class Engine:
         task.request, task.signals = None, []
         task.in_call, task.at_exit = True, lambda: self._effects.program_begins(task)
         self.resume(task)
-
-    def _exiting(self, task: Task) -> None:
-        if len(task.space.tasks) == 1:
-            self._effects.last_look(task)
 
     def _remove(self, task: Task) -> None:
         self.tasks.pop(task.tid, None)

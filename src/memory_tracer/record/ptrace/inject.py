@@ -166,9 +166,9 @@ class Injector:
     def _gadget(self, task: Task, *, compat: bool) -> int:
         space, code = task.space, _COMPAT_CALL if compat else self._machine.call
         known = space.gadgets.get(compat)
-        if known is not None and not self._is_watched(task, known):
-            if self._tracer.read(task.tid, known, len(code)) == code:
-                return known
+        usable = known is not None and not self._is_watched(task, known)
+        if usable and known is not None and self._tracer.read(task.tid, known, len(code)) == code:
+            return known
         if space.memory is not None:
             for mapping in sorted(space.memory.mappings(), key=lambda each: each.name != b"[vdso]"):
                 if not mapping.protection & Protection.EXEC or mapping.name == b"[vsyscall]":

@@ -220,7 +220,7 @@ class Machine:
 
     def reconcile(self, space: Space, executable: Ranges[bool]) -> None:
         """Learn from the kernel which pages can be executed, in a copy that may be younger than ours."""
-        executing = set()
+        executing: set[int] = set()
         for start, end, area in list(space.areas.within(0, 1 << 64)):
             for first, last, _ in executable.within(start, end):
                 executing.update(range(area.page_of(first), last, area.page))

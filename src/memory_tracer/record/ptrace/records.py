@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
 from collections.abc import Iterable, Iterator
@@ -65,10 +66,8 @@ class Records:
         owner, now = task.process, time.monotonic_ns()
         if now - owner.comm_ns > _COMM_NS or not owner.comm:
             owner.comm_ns = now
-            try:
+            with contextlib.suppress(OSError):
                 owner.comm = Path(f"/proc/{task.tid}/comm").read_bytes().rstrip(b"\n")
-            except OSError:
-                pass
         return owner.comm
 
     def event(
@@ -85,7 +84,7 @@ class Records:
     ) -> int:
         """Record an event, unless it was not asked for; returns its sequence number, or 0."""
         protection = Protection(fields.get("protection", 0))  # type: ignore[arg-type]
-        asked = Protection.EXEC if kind in (EventKind.MUNMAP,) else protection
+        asked = Protection.EXEC if kind is EventKind.MUNMAP else protection
         if kind in (EventKind.MPROTECT, EventKind.PKEY_MPROTECT) and not protection & Protection.EXEC:
             asked = Protection(fields.get("previous_protection", 0))  # type: ignore[arg-type]
         if not self.wants(task, kind, asked, backed):
@@ -160,9 +159,9 @@ class Records:
 
     def pages(self, task: Task, cause: int, start: int, end: int, mappings: Iterable[Mapping]) -> None:
         """Record what a range holds that a call has just made executable."""
-        if not cause or task.space.memory is None:
+        space, memory = task.space, task.space.memory
+        if not cause or memory is None:
             return
-        space = task.space
         flips = space.flips[start] = space.flips.get(start, 0) + 1
         if flips > _HOT_FLIPS:
             self._changed(task, cause, start, end, mappings)
@@ -171,7 +170,7 @@ class Records:
         for mapping in mappings:
             first, last = max(start, mapping.start), min(end, mapping.end)
             if first < last:
-                self._put(self.reader.pages(space.memory, who, mapping, cause, first, last))
+                self._put(self.reader.pages(memory, who, mapping, cause, first, last))
 
     def _changed(self, task: Task, cause: int, start: int, end: int, mappings: Iterable[Mapping]) -> None:
         """The same for a range that is flipped again and again: only pages that changed since."""

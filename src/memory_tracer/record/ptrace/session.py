@@ -40,6 +40,11 @@ class TracedCommand(LaunchedProcess):
         if self._ended is not None:
             self._ended.set()
 
+    def untraced(self) -> None:
+        """From now on the kernel tells us its status, as that of any child."""
+        if self._status is None:
+            self._ended = None
+
     def _reap(self, options: int) -> int | None:
         if self._ended is None:
             return super()._reap(options)
@@ -66,7 +71,7 @@ class Bell:
             finally:
                 os._exit(0)
         os.close(heard)
-        os.set_inheritable(self._cord, False)  # noqa: FBT003
+        os.set_inheritable(self._cord, False)
         self._rung = False
 
     def ring(self) -> None:
@@ -189,6 +194,8 @@ class PtraceSession:
             self._engine.release()  # the filter wants a tracer: see stay
         else:
             self._engine.detach()
+            if self.command is not None:
+                self.command.untraced()
 
     def stay(self) -> bool:
         """Wait for targets that cannot be left; call it in the thread that recorded.

@@ -81,5 +81,3 @@ class Sink:
             raise self._error
         self._flush()
         self._writer.counters(self.counters())
-
-

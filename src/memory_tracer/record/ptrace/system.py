@@ -118,8 +118,13 @@ class _Buffer:
     """Memory that a call fills or reads, with its address."""
 
     def __init__(self, length: int) -> None:
-        self.raw = ctypes.create_string_buffer(length)
-        self.address = ctypes.addressof(self.raw)
+        self._array = (ctypes.c_char * length)()
+        self.raw = memoryview(self._array).cast("B")
+        self.address = ctypes.addressof(self._array)
+
+    def head(self, length: int) -> bytes:
+        """Its first bytes."""
+        return bytes(self.raw[:length])
 
 
 class Tracer:
@@ -167,7 +172,7 @@ class Tracer:
     def event_message(self, tid: int) -> int:
         """What an event is about: the new thread's ID, the exit status, the former ID."""
         _request(_PTRACE_GETEVENTMSG, tid, 0, self._number.address)
-        return int.from_bytes(self._number.raw.raw, "little")
+        return int.from_bytes(self._number.raw, "little")
 
     def signal(self, tid: int) -> Fault:
         """The signal that a thread has stopped for."""
@@ -178,7 +183,7 @@ class Tracer:
     def signal_bytes(self, tid: int) -> bytes:
         """The same, whole."""
         _request(_PTRACE_GETSIGINFO, tid, 0, self._info.address)
-        return self._info.raw.raw
+        return self._info.head(_SIGINFO_BYTES)
 
     def set_signal(self, tid: int, info: bytes) -> None:
         """Change what the signal that a thread stopped for says."""
@@ -188,7 +193,7 @@ class Tracer:
     def signal_mask(self, tid: int) -> int:
         """The signals that a thread blocks."""
         _request(_PTRACE_GETSIGMASK, tid, _SIGSET_BYTES, self._number.address)
-        return int.from_bytes(self._number.raw.raw, "little")
+        return int.from_bytes(self._number.raw, "little")
 
     def set_signal_mask(self, tid: int, mask: int) -> None:
         """Block these instead."""
@@ -199,11 +204,11 @@ class Tracer:
         """All general registers of a stopped thread."""
         if _HAS_GETREGS:
             _request(_PTRACE_GETREGS, tid, 0, self._registers.address)
-            return self._registers.raw[:_GETREGS_BYTES]
+            return self._registers.head(_GETREGS_BYTES)
         struct.pack_into("=QQ", self._vector.raw, 0, self._registers.address, _REGISTERS_BYTES)
         _request(_PTRACE_GETREGSET, tid, _NT_PRSTATUS, self._vector.address)
         length: int = struct.unpack_from("=Q", self._vector.raw, 8)[0]
-        return self._registers.raw[:length]
+        return self._registers.head(length)
 
     def set_registers(self, tid: int, registers: bytes) -> None:
         """Change them."""
@@ -230,7 +235,7 @@ class Tracer:
     def read_page(self, pid: int, address: int) -> bytes | None:
         """One page of a process; None if it cannot be read."""
         if self._read(pid, address, self._page, PAGE_SIZE) == PAGE_SIZE:
-            return self._page.raw.raw
+            return self._page.head(PAGE_SIZE)
         # Memory that can be executed, but not read, refuses; the file does not.
         try:
             with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
@@ -242,7 +247,7 @@ class Tracer:
     def read(self, pid: int, address: int, length: int) -> bytes:
         """As much of ``length`` bytes of a process as can be read."""
         buffer = _Buffer(max(length, 1))
-        return buffer.raw[: max(self._read(pid, address, buffer, length), 0)]
+        return buffer.head(max(self._read(pid, address, buffer, length), 0))
 
     def _read(self, pid: int, address: int, buffer: _Buffer, length: int) -> int:
         struct.pack_into("=QQ", self._local.raw, 0, buffer.address, length)

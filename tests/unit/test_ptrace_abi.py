@@ -1,0 +1,170 @@
+"""The tables of the ptrace engine: system call numbers, registers, and the filter made of them."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from memory_tracer.model import Protection
+from memory_tracer.record.ptrace.abi import AARCH64, I386, MACHINES, X32_BIT, X86_64, Abi, Call, Machine
+from memory_tracer.record.ptrace.calls import MAP_FIXED, MAP_SHARED, SHM_EXEC, Decoder
+from memory_tracer.record.ptrace.filter import build_filter
+from memory_tracer.record.ptrace.system import CALL_ENTRY, CallStop
+
+HEADERS = {
+    X86_64.audit: "x86_64-linux-gnu/asm/unistd_64.h",
+    I386.audit: "x86_64-linux-gnu/asm/unistd_32.h",
+    AARCH64.audit: "asm-generic/unistd.h",
+}
+#: Where the kernel's name is not ours.
+NAMES = {
+    Call.PREAD: "pread64",
+    Call.PWRITE: "pwrite64",
+    (I386.audit, Call.MMAP): "mmap2",
+    (I386.audit, Call.OLD_MMAP): "mmap",
+}
+ABIS = [pytest.param(X86_64, id="x86-64"), pytest.param(I386, id="i386"), pytest.param(AARCH64, id="aarch64")]
+
+ALLOW, TRACE = 0x7FFF0000, 0x7FF00000
+COOKIE = 0x12345678
+READ, WRITE, EXEC = (int(bit) for bit in (Protection.READ, Protection.WRITE, Protection.EXEC))
+
+
+@pytest.mark.parametrize("abi", ABIS)
+def test_numbers_are_those_of_the_kernels_headers(abi: Abi) -> None:
+    header = Path("/usr/include") / HEADERS[abi.audit]
+    if not header.exists():
+        pytest.skip(f"{header} is not installed here")
+    text = header.read_text()
+    for call, number in abi.numbers.items():
+        name = NAMES.get((abi.audit, call)) or NAMES.get(call) or call.name.lower()
+        found = re.search(rf"^#define __NR(?:3264)?_{name}\s+(\d+)$", text, re.MULTILINE)
+        assert found is not None, name
+        assert int(found[1]) == number, name
+
+
+@pytest.mark.parametrize("machine", list(MACHINES.values()), ids=list(MACHINES))
+def test_registers_that_are_named_exist(machine: Machine) -> None:
+    named = {machine.pointer, machine.stack, machine.result, machine.number, *machine.arguments}
+    assert named <= set(machine.registers)
+    assert len(set(machine.registers)) == len(machine.registers)
+    assert machine.codec.size == 8 * len(machine.registers)
+
+
+def test_registers_have_the_size_of_the_kernels_structures() -> None:
+    assert MACHINES["x86_64"].codec.size == 27 * 8  # struct user_regs_struct
+    assert MACHINES["aarch64"].codec.size == 34 * 8  # struct user_pt_regs
+
+
+def run_filter(program: bytes, number: int, audit: int, arguments: tuple[int, ...]) -> int:
+    """Execute the classic BPF program as the kernel does; it only jumps forward."""
+    padded = (*arguments, *(0,) * (6 - len(arguments)))
+    data = struct.pack("<IIQ6Q", number, audit, 0, *padded)
+    instructions = list(struct.iter_unpack("<HBBI", program))
+    accumulator, at = 0, 0
+    while True:
+        code, yes, no, k = instructions[at]
+        at += 1
+        if code == 0x20:
+            accumulator = int.from_bytes(data[k : k + 4], "little")
+        elif code == 0x54:
+            accumulator &= k
+        elif code == 0x15:
+            at += yes if accumulator == k else no
+        elif code == 0x45:
+            at += yes if accumulator & k else no
+        elif code == 0x06:
+            return int(k)
+        else:
+            raise AssertionError(f"unknown instruction {code:#x}")
+
+
+def cases() -> Iterator[tuple[Abi, int, tuple[int, ...], int]]:
+    for abi in (X86_64, I386):
+        number = abi.numbers
+        yield abi, number[Call.MMAP], (0, 4096, READ | WRITE, 0x22), ALLOW
+        yield abi, number[Call.MMAP], (0, 4096, READ | EXEC, 0x22), TRACE
+        yield abi, number[Call.MMAP], (0, 4096, READ | WRITE, MAP_SHARED), TRACE
+        yield abi, number[Call.MMAP], (0, 4096, READ, MAP_FIXED | 2), TRACE
+        yield abi, number[Call.MPROTECT], (0, 4096, READ | WRITE), ALLOW
+        yield abi, number[Call.MPROTECT], (0, 4096, EXEC), TRACE
+        yield abi, number[Call.PKEY_MPROTECT], (0, 4096, READ | EXEC, 1), TRACE
+        yield abi, number[Call.MUNMAP], (0, 4096), TRACE
+        yield abi, number[Call.MREMAP], (0, 4096, 8192, 1), TRACE
+        yield abi, number[Call.SHMAT], (1, 0, SHM_EXEC), TRACE
+        yield abi, number[Call.PERSONALITY], (0x0400000,), TRACE
+        yield abi, number[Call.READ], (0, 4096, 5), ALLOW
+        yield abi, number[Call.EXECVE], (4096, 4096, 4096), ALLOW
+        yield abi, number[Call.MPROTECT], (0, 4096, EXEC, 0, COOKIE, COOKIE), ALLOW
+        yield abi, number[Call.MPROTECT], (0, 4096, EXEC, 0, COOKIE, 0), TRACE
+        yield abi, 100000, (), ALLOW
+    yield X86_64, X86_64.numbers[Call.MPROTECT] | X32_BIT, (0, 4096, EXEC), TRACE
+    yield I386, I386.numbers[Call.OLD_MMAP], (4096,), TRACE
+    yield I386, I386.numbers[Call.IPC], (21, 0, SHM_EXEC), TRACE
+
+
+@pytest.mark.parametrize(("abi", "number", "arguments", "verdict"), list(cases()))
+def test_filter_stops_at_the_calls_that_matter_and_at_no_others(
+    abi: Abi, number: int, arguments: tuple[int, ...], verdict: int
+) -> None:
+    program = build_filter((X86_64, I386), COOKIE)
+    assert run_filter(program, number, abi.audit, arguments) == verdict
+
+
+def test_filter_lets_calls_of_unknown_abis_pass() -> None:
+    program = build_filter((X86_64, I386), COOKIE)
+    assert run_filter(program, X86_64.numbers[Call.MPROTECT], 0xDEAD, (0, 0, EXEC)) == ALLOW
+
+
+def nothing(_address: int, _length: int) -> bytes:
+    return b""
+
+
+def stop(abi: Abi, call: Call, *arguments: int) -> CallStop:
+    return CallStop(
+        CALL_ENTRY,
+        abi.audit,
+        0x1000,
+        0x2000,
+        abi.numbers[call],
+        (*arguments, *(0,) * (6 - len(arguments))),
+        0,
+    )
+
+
+def test_old_mmap_is_made_with_the_arguments_that_lie_in_memory() -> None:
+    memory = struct.pack("<6I", 0x10000, 4096, 7, 0x22, 0xFFFFFFFF, 8192)
+    request = Decoder((X86_64, I386)).decode(stop(I386, Call.OLD_MMAP, 64), lambda _, size: memory[:size])
+    assert request is not None
+    assert request.call is Call.MMAP
+    assert (request.address, request.length, request.protection, request.flags) == (0x10000, 4096, 7, 0x22)
+    changed = request.without_exec().instead
+    assert changed == (I386.numbers[Call.MMAP], (0x10000, 4096, 3, 0x22, 0xFFFFFFFF, 2))
+
+
+def test_shmat_by_way_of_ipc_is_shmat() -> None:
+    request = Decoder((X86_64, I386)).decode(stop(I386, Call.IPC, 21, 7, SHM_EXEC, 0x3000, 0x5000), nothing)
+    assert request is not None
+    assert request.call is Call.SHMAT
+    assert (request.address, request.result_at) == (0x5000, 0x3000)
+    assert request.protection == Protection(7)
+    changed = request.without_exec().instead
+    assert changed is not None
+    assert changed[1][2] == 0
+
+
+def test_call_of_the_x32_abi_is_the_same_call() -> None:
+    plain = stop(X86_64, Call.MPROTECT, 0x1000, 100, 7)
+    request = Decoder((X86_64,)).decode(plain._replace(number=plain.number | X32_BIT), nothing)
+    assert request is not None
+    assert request.call is Call.MPROTECT
+    assert request.end == 0x2000
+
+
+def test_call_that_has_nothing_to_do_with_memory_is_none() -> None:
+    other = stop(X86_64, Call.READ)._replace(number=39)
+    assert Decoder((X86_64, I386)).decode(other, nothing) is None
