@@ -98,7 +98,7 @@ def cases() -> Iterator[tuple[Abi, int, tuple[int, ...], int]]:
         yield abi, number[Call.SHMAT], (1, 0, SHM_EXEC), TRACE
         yield abi, number[Call.PERSONALITY], (0x0400000,), TRACE
         yield abi, number[Call.READ], (0, 4096, 5), ALLOW
-        yield abi, number[Call.EXECVE], (4096, 4096, 4096), ALLOW
+        yield abi, number[Call.EXECVE], (4096, 4096, 4096), TRACE
         yield abi, number[Call.MPROTECT], (0, 4096, EXEC, 0, COOKIE, COOKIE), ALLOW
         yield abi, number[Call.MPROTECT], (0, 4096, EXEC, 0, COOKIE, 0), TRACE
         yield abi, 100000, (), ALLOW

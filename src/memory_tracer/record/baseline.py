@@ -189,7 +189,9 @@ class UserSpaceReader:
 
     def _contents(self, who: Identity, cause: int, run: Run) -> Iterator[bytes]:
         content = run.content or b""
-        now = Identity(who.pid, who.tid, who.start_time_ns, time.monotonic_ns())
+        # Nothing has happened to a stopped process since its event.
+        moment = who.timestamp_ns if self._stopped else time.monotonic_ns()
+        now = Identity(who.pid, who.tid, who.start_time_ns, moment)
         self.counts.read += run.pages
         for index in range(run.pages):
             piece = content[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]

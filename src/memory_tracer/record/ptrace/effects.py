@@ -33,7 +33,7 @@ from .calls import (
 from .inject import Registers
 from .machine import Area, Protect, is_watched
 from .system import CallStop
-from .tracees import AddressSpace, Backed, Task
+from .tracees import AddressSpace, Backed, Process, Task
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -80,6 +80,7 @@ class Effects:
         if request is not None:
             if self._opens_first(task, request):
                 return
+            self._look_before(task, request)
             request = self._prepared(task, request)
         if request is not None:
             task.request, task.in_call = request, True
@@ -102,6 +103,36 @@ class Effects:
             return False
         engine.before_call(task, lambda task, registers: engine.carry_out(task, commands, registers))
         return True
+
+    def _look_before(self, task: Task, request: Request) -> None:
+        """Record what a process has inherited and is about to lose."""
+        if not task.process.inherited.starts:
+            return
+        if request.call in (Call.EXECVE, Call.EXECVEAT):
+            self.look_at_inherited(task)
+        elif request.call in _CHANGES_RANGES or request.call in (Call.MPROTECT, Call.PKEY_MPROTECT):
+            self.look_at_inherited(task, request.address, request.end)
+
+    def look_at_inherited(self, task: Task, start: int = 0, end: int = 1 << 64) -> None:
+        """Record the executable memory in a range that another process made."""
+        inherited = task.process.inherited
+        for first, last, _ in list(inherited.within(start, end)):
+            inherited.put(first, last, None)
+            for low, high, backed in list(task.space.known.within(first, last)):
+                if backed.protection & _EXEC:
+                    self._look(task, low, high, backed.protection, Status.WATCHED | backed.status)
+
+    @staticmethod
+    def inherit(process: Process, space: AddressSpace) -> None:
+        """A new process has executable memory from the start; what files say need not be recorded."""
+        for start, end, backed in space.known.within(0, 1 << 64):
+            if backed.protection & _EXEC and (not backed.inode or backed.status & Status.UNLINKED):
+                process.inherited.put(start, end, True)
+
+    def _share(self, task: Task, start: int, end: int) -> None:
+        """Others that share the memory have got something to execute."""
+        for other in {each.process for each in task.space.tasks} - {task.process}:
+            other.inherited.put(start, end, True)
 
     def _prepared(self, task: Task, request: Request) -> Request | None:
         """What to make of a call; None if its exit says nothing to us."""
@@ -294,6 +325,7 @@ class Effects:
             if watched
             else sum((min(end, each.end) - max(start, each.start)) // PAGE_SIZE for each in mappings),
         )
+        self._share(task, start, end)
         if watched:
             for mapping in mappings:
                 low, high = max(start, mapping.start), min(end, mapping.end)

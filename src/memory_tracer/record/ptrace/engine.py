@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ...capture.ranges import Ranges
 from ...errors import PrivilegeError, TargetError
 from ...model import PAGE_SIZE, EventKind, Protection, Status
 from ..memory import ProcessMemory
@@ -275,6 +276,8 @@ class Engine:
         elif event == system.EVENT_EXEC:
             self._exec(task)
         elif event == system.EVENT_EXIT:
+            if sum(other.process is task.process for other in task.space.tasks) == 1:
+                self._effects.look_at_inherited(task)
             self.resume(task)
         elif number == _CALL_STOP:
             self._call(task)
@@ -503,6 +506,9 @@ class Engine:
             except OSError:
                 return  # it has been killed; nobody will hear of it
             owner.silent = parent.process.silent or not self.settings.follow
+            self._effects.inherit(owner, space)
+            # A copy may lose it by a call that the filter lets pass.
+            space.every_call |= space is not parent.space and bool(owner.inherited.starts)
         task = self._add(tid, owner)
         task.in_call = False
         kind = EventKind.FORK if owner is not parent.process else EventKind.THREAD
@@ -549,7 +555,7 @@ class Engine:
             owner.start_ns, owner.parent, owner.uid = started.start_ns, started.parent, started.uid
             owner.namespace_pid, owner.silent = started.namespace_pid, False
             self.on_command_start()
-        owner.comm = b""
+        owner.comm, owner.inherited = b"", Ranges()
         task.request, task.signals = None, []
         task.in_call, task.at_exit = True, lambda: self._effects.program_begins(task)
         self.resume(task)

@@ -38,6 +38,8 @@ _TRACED: Sequence[tuple[Call, Sequence[tuple[int, int]]]] = (
     (Call.IPC, ()),
     (Call.PERSONALITY, ()),
     (Call.REMAP_FILE_PAGES, ()),
+    (Call.EXECVE, ()),
+    (Call.EXECVEAT, ()),
 )
 
 _Jump = tuple[int, int, int, int]

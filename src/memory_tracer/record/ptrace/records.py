@@ -42,6 +42,8 @@ class Records:
         self._encoder = Encoder(flags=0)
         self.reader = UserSpaceReader(settings, encoder=self._encoder, status=Status.WATCHED)
         self._named: set[tuple[int, int]] = set()
+        #: When the last event was; its pages are of the same moment.
+        self._moment = 0
 
     def _put(self, records: Iterable[bytes]) -> None:
         for record in records:
@@ -90,7 +92,8 @@ class Records:
         if not self.wants(task, kind, asked, backed):
             return 0
         owner = owner or task.process
-        who = Identity(owner.pid, tid or task.tid, owner.start_ns, time.monotonic_ns())
+        self._moment = time.monotonic_ns()
+        who = Identity(owner.pid, tid or task.tid, owner.start_ns, self._moment)
         fields.setdefault("parent_pid", owner.parent)
         if backed is not None and backed.inode:
             fields.setdefault("inode", backed.inode)
@@ -111,12 +114,15 @@ class Records:
         self._sink.put(record, RecordType.EVENT)
         return sequence
 
+    def _who(self, task: Task) -> Identity:
+        return Identity(task.process.pid, task.tid, task.process.start_ns, self._moment)
+
     def path(self, task: Task, mapping: Mapping) -> None:
         """Name a file, once."""
         file = (mapping.device, mapping.inode)
         if mapping.inode and file not in self._named:
             self._named.add(file)
-            who = Identity(task.process.pid, task.tid, task.process.start_ns, time.monotonic_ns())
+            who = self._who(task)
             self._put([self._encoder.path(who, *file, mapping.path)])
 
     def program(self, task: Task, sequence: int, mapping: Mapping | None) -> None:
@@ -132,7 +138,7 @@ class Records:
 
     def page(self, task: Task, cause: int, address: int, content: bytes | None) -> None:
         """Record one page of event ``cause``."""
-        who = Identity(task.process.pid, task.tid, task.process.start_ns, time.monotonic_ns())
+        who = self._who(task)
         if content is None:
             self._put([self._encoder.missing(who, address, cause, 1, Missing.UNREADABLE)])
         else:
@@ -154,7 +160,7 @@ class Records:
             if following <= frame:
                 break
             frame = following
-        who = Identity(task.process.pid, task.tid, task.process.start_ns, time.monotonic_ns())
+        who = self._who(task)
         self._put([self._encoder.stack(who, cause, words[0], frames)])
 
     def pages(self, task: Task, cause: int, start: int, end: int, mappings: Iterable[Mapping]) -> None:
@@ -166,7 +172,7 @@ class Records:
         if flips > _HOT_FLIPS:
             self._changed(task, cause, start, end, mappings)
             return
-        who = Identity(task.process.pid, task.tid, task.process.start_ns, time.monotonic_ns())
+        who = self._who(task)
         for mapping in mappings:
             first, last = max(start, mapping.start), min(end, mapping.end)
             if first < last:
@@ -185,7 +191,7 @@ class Records:
                 space.contents[address] = content
                 self.page(task, cause, address, content)
                 captured += 1
-        who = Identity(task.process.pid, task.tid, task.process.start_ns, time.monotonic_ns())
+        who = self._who(task)
         self._sink.counts["unchanged"] += unchanged
         outcome = self._encoder.outcome(
             who,

@@ -82,6 +82,8 @@ class Process:
     comm_ns: int = 0
     uid: int = 0
     namespace_pid: int = 0
+    #: Executable memory that another process made, and nobody has recorded of this one.
+    inherited: Ranges[bool] = field(default_factory=Ranges)
 
 
 @dataclass(slots=True, eq=False)
