@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections import defaultdict
@@ -315,6 +316,52 @@ def test_capture_holds_the_executed_bytes_or_says_what_it_lacks(
     kinds -= by_chance
     assert kinds <= expected.triggers if expected.races else kinds == expected.triggers
     assert reasons - (FETCHED_LATER if expected.races else frozenset()) == expected.losses
+
+
+#: What the ptrace engine does not capture, by program; the targets of the first cannot run with it.
+NOT_WITH_PTRACE = frozenset({"outside_writer", "userfaultfd"})
+
+#: What the kernel cannot protect page by page is not watched.
+RELEASED = {"vdso rwx": RWX}
+
+
+@pytest.mark.usefixtures("resources")
+@pytest.mark.parametrize("expected", [parameter(item) for item in TECHNIQUES])
+def test_ptrace_engine_captures_what_is_executed(
+    expected: Technique, recorder: Recorder, workloads: Workloads, places: Mapping[str, str]
+) -> None:
+    program, *arguments = expected.command.split()
+    if program in NOT_WITH_PTRACE:
+        pytest.skip("this is beyond the ptrace engine (docs/coverage.md)")
+    if program == "pid_namespace" and os.geteuid():
+        pytest.skip("this takes root")
+    # GIVEN a program that executed known bytes and hid them
+    path = workloads.path(f"coverage/{program}")
+    recording = recorder.command(
+        path, *(places.get(word, word) for word in arguments), options=("--engine", "ptrace")
+    )
+    if recording.ran.status == NOT_IN_THIS_KERNEL:
+        pytest.skip(f"this kernel cannot do what {expected.command} does")
+    assert recording.ran.status == expected.status, recording.ran.err
+    markers = executed(recording)
+    assert markers
+
+    # THEN each is in one generation of its page, in its process, in the order in which they ran
+    with recording.open() as capture:
+        pages = {marker.page: capture.generations(*marker.page) for marker in markers}
+        holding = [[page for page in pages[marker.page] if marker.is_in(page)] for marker in markers]
+        reasons = losses_of(capture)
+    assert [len(found) for found in holding] == [1] * len(markers)
+    orders: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for marker, (page,) in zip(markers, holding, strict=True):
+        orders[marker.page].append(page.generation)
+    assert all(order == sorted(order) for order in orders.values())
+    assert reasons == RELEASED.get(expected.command, frozenset())
+
+
+def test_document_names_what_the_ptrace_engine_does_not_capture() -> None:
+    section = DOCUMENT.read_text().partition("## With the ptrace engine")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^- `(\w+)`", section, re.MULTILINE)) == NOT_WITH_PTRACE
 
 
 def documented() -> dict[str, tuple[str, str]]:

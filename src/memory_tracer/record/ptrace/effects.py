@@ -56,6 +56,7 @@ _PROT_GROWSDOWN = 0x01000000
 _COMPAT_NAMES = ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp")
 #: Calls in which the kernel writes to memory, or refuses to work on mappings that differ.
 _WRITTEN_BY_KERNEL = frozenset({Call.READ, Call.PREAD, Call.RECVFROM, Call.MREMAP})
+_MEMORY_FILE = re.compile(r"/proc/(?:\d+/task/)?(\d+)/mem")
 _CHANGES_RANGES = frozenset({Call.MUNMAP, Call.MREMAP, Call.MADVISE, Call.REMAP_FILE_PAGES})
 _WRITES_TO_FILES = frozenset({Call.WRITE, Call.PWRITE, Call.WRITEV, Call.FTRUNCATE, Call.FALLOCATE})
 
@@ -149,6 +150,8 @@ class Effects:
             return request.without_exec()
         if request.call is Call.BRK:
             return request if space.implies_exec else None
+        if request.call is Call.PWRITE and self._memory_written_to(task, request) is not None:
+            return request
         if request.call in _WRITES_TO_FILES:
             return request if self._engine.machine.shares else None
         if request.call in _CHANGES_RANGES:
@@ -476,6 +479,15 @@ class Effects:
         elif area is not None:
             self._watch(task, space, result, result + size, mapping, wanted)
 
+    def _memory_written_to(self, task: Task, request: Request) -> Task | None:
+        """A thread whose memory a write to /proc/PID/mem goes to, if it is one."""
+        try:
+            link = str(Path(f"/proc/{task.tid}/fd/{request.arguments[0] & 0xFFFFFFFF}").readlink())
+        except OSError:
+            return None
+        found = _MEMORY_FILE.fullmatch(link)
+        return self._engine.tasks.get(int(found[1])) if found else None
+
     def _after_remap(self, task: Task, request: Request, result: int) -> None:
         """Other pages of the same file are mapped at the address now."""
         space, area = task.space, task.space.watched.area(request.address)
@@ -491,6 +503,14 @@ class Effects:
 
     def _after_write(self, task: Task, request: Request, result: int) -> None:
         """A file was written to; if it is mapped executable, that is a write to the memory."""
+        written = self._memory_written_to(task, request) if request.call is Call.PWRITE else None
+        if written is not None:
+            start = request.arguments[3] - request.arguments[3] % PAGE_SIZE
+            end = -(-(request.arguments[3] + max(result, 0)) // PAGE_SIZE) * PAGE_SIZE
+            for first, last, backed in list(written.space.known.within(start, end)):
+                if backed.protection & _EXEC:
+                    self._look(written, first, last, backed.protection, Status.WATCHED | backed.status)
+            return
         try:
             found = Path(f"/proc/{task.tid}/fd/{request.arguments[0] & 0xFFFFFFFF}").stat()
         except OSError:

@@ -38,6 +38,7 @@ _TRACED: Sequence[tuple[Call, Sequence[tuple[int, int]]]] = (
     (Call.IPC, ()),
     (Call.PERSONALITY, ()),
     (Call.REMAP_FILE_PAGES, ()),
+    (Call.PWRITE, ()),  # to /proc/PID/mem
     (Call.EXECVE, ()),
     (Call.EXECVEAT, ()),
 )
