@@ -15,7 +15,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     """Say what this kernel and this user can do, and what would improve it.
 
     Loads and attaches the real program for a moment, without tracing anybody. The exit status is 0
-    when `run` and `attach` would work, else 1.
+    when `run` would work with one of the engines, else 1.
 
     \b
     Example:

@@ -11,9 +11,14 @@ from ..errors import Error
 from .kernel import BTF_PATH, Kernel
 from .libbpf import Library
 from .loader import Program
+from .ptrace.preflight import why_not, yama_scope
 from .settings import MIN_RING_BYTES, Settings
 
 _CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYS_PTRACE": 19, "CAP_PERFMON": 38, "CAP_BPF": 39}
+
+
+#: The findings that tell whether an engine works.
+_KERNEL_PROGRAM, _PTRACE = "BPF program", "ptrace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +42,15 @@ def examine() -> list[Finding]:
         _user(),
         _tracefs(kernel),
         *_program(kernel),
+        _ptrace(),
         _lockdown(),
         _compiler(),
     ]
 
 
 def can_record(findings: list[Finding]) -> bool:
-    """Whether ``run`` and ``attach`` would work."""
-    return all(finding.ok for finding in findings)
+    """Whether ``run`` would work, with one engine or the other."""
+    return any(finding.ok for finding in findings if finding.subject in (_KERNEL_PROGRAM, _PTRACE))
 
 
 def _btf() -> Finding:
@@ -86,17 +92,16 @@ def _program(kernel: Kernel) -> list[Finding]:
     try:
         program = Program(Settings(ring_bytes=MIN_RING_BYTES), kernel)
     except Error as error:
-        return [Finding("BPF program", False, str(error), "memory-tracer --verbose run true")]
+        return [Finding(_KERNEL_PROGRAM, False, str(error), "memory-tracer --verbose run true")]
     try:
         program.attach()
     except Error as error:
-        return [Finding("BPF program", False, str(error), "memory-tracer --verbose run true")]
+        return [Finding(_KERNEL_PROGRAM, False, str(error), "memory-tracer --verbose run true")]
     finally:
         program.close()
     walks = program.walks_page_tables
     return [
-        Finding("BPF program", True, "loads and attaches"),
-        Finding("engine", True, "ebpf"),
+        Finding(_KERNEL_PROGRAM, True, "loads and attaches"),
         Finding("hook", True, program.hook),
         Finding("page loop", True, program.page_loop),
         Finding(
@@ -105,6 +110,22 @@ def _program(kernel: Kernel) -> list[Finding]:
             "seen in the page tables" if walks else "tried one by one: large sparse regions are slow",
         ),
     ]
+
+
+def _ptrace() -> Finding:
+    """Trace a child for a moment."""
+    reason = why_not()
+    if reason is not None:
+        return Finding(_PTRACE, False, reason, "allow ptrace and seccomp (docker run --cap-add SYS_PTRACE)")
+    scope = yama_scope()
+    if scope and os.geteuid():
+        return Finding(
+            _PTRACE,
+            True,
+            f"works with run; attach is restricted (kernel.yama.ptrace_scope is {scope})",
+            "attach with sudo",
+        )
+    return Finding(_PTRACE, True, "works without privilege: run --engine ptrace")
 
 
 def _lockdown() -> Finding:

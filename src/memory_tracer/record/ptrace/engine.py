@@ -15,7 +15,6 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from ...capture.ranges import Ranges
 from ...errors import PrivilegeError, TargetError
@@ -26,6 +25,7 @@ from . import abi, system
 from .effects import Effects
 from .inject import CannotInject, Gone, Injector, Registers
 from .machine import Capture, Command, Forward, Machine, Protect, Space, Step
+from .preflight import yama_scope
 from .records import Records
 from .sink import Sink
 from .system import Tracer
@@ -53,10 +53,7 @@ _PATIENCE, _PAUSE = 1.0, 0.0005
 
 def refusal(pid: int, error: OSError) -> PrivilegeError:
     """Say why a process may not be traced."""
-    try:
-        scope = int(Path("/proc/sys/kernel/yama/ptrace_scope").read_text())
-    except (OSError, ValueError):
-        scope = 0
+    scope = yama_scope()
     if scope:
         return PrivilegeError(
             f"process {pid} cannot be traced: yama forbids it (kernel.yama.ptrace_scope is {scope}); "
