@@ -1,6 +1,6 @@
 """The loop: take what threads have stopped for, decide, let them go on.
 
-What system calls do stands in ``effects``, what faults do in ``machine``; here are the stops of
+What system calls do stands in ``entries`` and ``exits``, what faults do in ``machine``; here are the stops of
 ptrace(2), the life of threads, and the carrying out of commands.
 """
 
@@ -22,14 +22,18 @@ from ...model import PAGE_SIZE, EventKind, Protection, Status
 from ..memory import ProcessMemory
 from ..settings import Settings
 from . import abi, system
-from .effects import Effects
+from .entries import Entries
+from .exits import Exits
 from .inject import CannotInject, Gone, Injector, Registers
+from .looks import Looks
 from .machine import Capture, Command, Forward, Machine, Protect, Space, Step
 from .preflight import yama_scope
+from .programs import Programs
 from .records import Records
 from .sink import Sink
 from .system import Tracer
 from .tracees import AddressSpace, Process, Task, describe, threads_of
+from .watching import Watching
 
 OPTIONS = (
     system.OPTION_SYSGOOD
@@ -91,7 +95,11 @@ class Engine:
         self.machine = Machine()
         self._put_off: deque[tuple[int, int]] = deque()
         self._injector = Injector(self.tracer, machine, self.cookie, self._later)
-        self._effects = Effects(self, machine)
+        self._looks = Looks(self)
+        self._watching = Watching(self, self._looks)
+        self._entries = Entries(self, machine, self._looks)
+        self._exits = Exits(self, machine, self._watching, self._looks)
+        self._programs = Programs(self, machine, self._watching)
         self._machine = machine
         self.tasks: dict[int, Task] = {}
         self._early: set[int] = set()
@@ -142,7 +150,7 @@ class Engine:
         if stopped and owner.space.memory is not None:
             first = next(iter(stopped))
             self.records.baseline(first)
-            self._effects.begin_watching(first, owner.space.memory.mappings())
+            self._watching.begin_watching(first, owner.space.memory.mappings())
         for task, number in stopped.items():
             self.resume(task, number)
 
@@ -153,7 +161,7 @@ class Engine:
         for space in {task.space for task in self.tasks.values()}:
             task = next(iter(space.tasks), None)
             if task is not None and (space.watched or space.implies_exec):
-                self.have_do(task, self._effects.give_back)
+                self.have_do(task, self._watching.give_back)
         for task in self.tasks.values():
             task.process.silent = True
             task.space.every_call = False
@@ -163,7 +171,7 @@ class Engine:
         while unsettled := list(self.tasks.values()):
             stopped = self._settled(unsettled)
             for space in {task.space for task in stopped}:
-                self._effects.give_back(next(task for task in stopped if task.space is space))
+                self._watching.give_back(next(task for task in stopped if task.space is space))
             for task, number in stopped.items():
                 with contextlib.suppress(OSError):
                     self.tracer.resume(system.PTRACE_DETACH, task.tid, number)
@@ -274,7 +282,7 @@ class Engine:
             self._exec(task)
         elif event == system.EVENT_EXIT:
             if sum(other.process is task.process for other in task.space.tasks) == 1:
-                self._effects.look_at_inherited(task)
+                self._looks.look_at_inherited(task)
             self.resume(task)
         elif number == _CALL_STOP:
             self._call(task)
@@ -311,13 +319,13 @@ class Engine:
                 return
             elif task.request is not None:
                 request, task.request = task.request, None
-                self._effects.leave(task, request, stop.result)
+                self._exits.leave(task, request, stop.result)
                 self.resume(task)
             else:
                 self.resume(task)
             return
         task.in_call = task.space.every_call
-        self._effects.enter(task, stop)
+        self._entries.enter(task, stop)
 
     def _must_restart(self, task: Task, result: int) -> bool:
         """Whether a call failed only because we withhold a page; then it is made once more."""
@@ -358,7 +366,7 @@ class Engine:
         registers = self.registers(task)
         watched = task.space.watched
         if watched.area(fault.address) is None:
-            self._effects.notice_growth(task, fault.address)
+            self._watching.notice_growth(task, fault.address)
         commands = self.machine.fault(watched, task.tid, fault.address, registers.ip)
         self.counts["faults"] = self.counts.get("faults", 0) + 1
         self.carry_out(task, commands, registers, fault.address)
@@ -399,7 +407,7 @@ class Engine:
             results = self._injector.run(task, registers, calls)
         for command, result in zip(own, results, strict=True):
             if result < 0:
-                self._effects.protection_failed(task, command, -result)
+                self._watching.protection_failed(task, command, -result)
 
     def _protect_elsewhere(self, command: Protect) -> None:
         """Have a thread of another address space change a protection there."""
@@ -494,7 +502,7 @@ class Engine:
 
     def _new_task(self, parent: Task, event: int) -> None:
         tid = self.tracer.event_message(parent.tid)
-        flags = self._effects.clone_flags(parent, event)
+        flags = self._programs.clone_flags(parent, event)
         owner = parent.process
         if not flags & _CLONE_THREAD:
             space = parent.space if flags & _CLONE_VM else self._copied(parent.space, tid)
@@ -503,7 +511,7 @@ class Engine:
             except OSError:
                 return  # it has been killed; nobody will hear of it
             owner.silent = parent.process.silent or not self.settings.follow
-            self._effects.inherit(owner, space)
+            self._looks.inherit(owner, space)
             # A copy may lose it by a call that the filter lets pass.
             space.every_call |= space is not parent.space and bool(owner.inherited.starts)
         task = self._add(tid, owner)
@@ -526,7 +534,7 @@ class Engine:
         copy.watched = self.machine.fork(space.watched)
         self.open_memory(copy, tid)
         if copy.watched:
-            self._effects.reconcile(copy)
+            self._watching.reconcile(copy)
         return copy
 
     def open_memory(self, space: AddressSpace, tid: int) -> None:
@@ -554,7 +562,7 @@ class Engine:
             self.on_command_start()
         owner.comm, owner.inherited = b"", Ranges()
         task.request, task.signals = None, []
-        task.in_call, task.at_exit = True, lambda: self._effects.program_begins(task)
+        task.in_call, task.at_exit = True, lambda: self._programs.program_begins(task)
         self.resume(task)
 
     def _remove(self, task: Task) -> None:

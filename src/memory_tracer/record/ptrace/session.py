@@ -163,9 +163,13 @@ class PtraceSession:
             raise
         except BaseException as failure:
             error = str(failure) or type(failure).__name__
+            with contextlib.suppress(OSError):
+                self._let_go()
             raise
         finally:
             self._finish(sink, reason, error)
+            if error is not None:
+                self.stay()  # nobody else will
         return reason
 
     def _trace(self) -> Ended:
