@@ -21,8 +21,8 @@ class Replacement(NamedTuple):
     process: int
     start: int
     end: int
-    #: Nothing is mapped there now, as far as this event says.
-    unmapped: bool
+    #: Something else is there now; otherwise nothing is, as far as this event says.
+    anew: bool
 
 
 def replacements(relations: Relations, process: int | None = None) -> list[Replacement]:
@@ -38,7 +38,7 @@ def replacements(relations: Relations, process: int | None = None) -> list[Repla
     columns = (events[name][numbers].tolist() for name in names)
     found = zip(relations.event_process[numbers].tolist(), *columns, strict=True)
     return [
-        Replacement(ordinal, timestamp, of, 0, ADDRESS_END, unmapped=True)
+        Replacement(ordinal, timestamp, of, 0, ADDRESS_END, anew=True)
         if kind == EventKind.EXEC
         else Replacement(
             ordinal,
@@ -46,7 +46,7 @@ def replacements(relations: Relations, process: int | None = None) -> list[Repla
             of,
             address,
             min(address + length, ADDRESS_END),
-            unmapped=kind == EventKind.MUNMAP,
+            anew=kind != EventKind.MUNMAP,
         )
         for of, ordinal, timestamp, kind, address, length in found
     ]

@@ -31,7 +31,8 @@ def snapshot(relations: Relations, process: int, chosen: Numbers, until_ns: int 
     """Return which of the rows ``chosen`` were the memory of ``process`` at ``until_ns``, by address.
 
     The last row of each page counts, unless it has no bytes, or its page was unmapped, mapped anew,
-    missing or zeros since. None stands for the end.
+    missing or zeros since. None stands for the last that is known: processes unmap much before they
+    end, and that forgets nothing.
     """
     numbers = chosen[relations.row_process[chosen] == process]
     rows = relations.rows
@@ -67,7 +68,7 @@ def _ends(relations: Relations, process: int, until_ns: int | None) -> Iterator[
     """Yield (ordinal, start, end) of what makes earlier pages of a range outdated."""
     last = (1 << 64) - 1
     for item in replacements(relations, process):
-        if until_ns is None or item.timestamp_ns <= until_ns:
+        if item.timestamp_ns <= until_ns if until_ns is not None else item.anew:
             yield item.ordinal, item.start, min(item.end, last)
     for table, processes in (
         (relations.runs, relations.run_process),

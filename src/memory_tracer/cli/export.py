@@ -55,7 +55,7 @@ def command(
     parquet: a directory (default: FILE's name with -parquet) with one table per file, for DuckDB,
     pandas or Polars.
     core: the memory of one process as a core file for gdb (default: FILE's name with the PID and
-    .core). The filters choose pages.
+    .core), at the time --at, or as it was last known. The filters choose pages.
     elf: a directory (default: FILE's name with -elf) with each program or library that was in memory as
     an ELF file, and other executable memory as files of code alone; index.json names what is missing.
     Headers and data are in the capture when it was recorded with --prot any.

@@ -73,7 +73,9 @@ def plan_core(capture: Capture, filters: FilterOptions, at_ns: int | None) -> Co
         if len(rows := snapshot(relations, int(process), chosen, at_ns))
     }
     if not candidates:
-        raise NotCapturedError("no page that was in memory at that time is in the capture")
+        raise NotCapturedError(
+            "nothing that was in memory at that time is in the capture; choose another with --at"
+        )
     processes = {identity(item.pid, item.start_time_ns): item for item in capture.processes}
     found = {
         number: processes[identity(int(row["pid"]), int(row["start_time_ns"]))]

@@ -36,7 +36,7 @@ class ProcessPages:
         ordinals, addresses = self._rows["ordinal"][numbers], self._rows["address"][numbers]
         chosen = (ordinals >= max(life[0], 0)) & (ordinals < min(life[1], ADDRESS_END - 1))
         for item in self._replaced(start, end):
-            if life[0] < item.ordinal < life[1] and not item.unmapped:
+            if life[0] < item.ordinal < life[1] and item.anew:
                 inside = (addresses >= item.start) & (addresses < min(item.end, ADDRESS_END - 1))
                 chosen &= ~inside | (ordinals > item.ordinal)
         kept: Numbers = numbers[chosen]
