@@ -195,6 +195,8 @@ extern int bpf_iter_num_new(struct bpf_iter_num___open *it, int start, int end) 
 extern int *bpf_iter_num_next(struct bpf_iter_num___open *it) __weak __ksym;
 extern void bpf_iter_num_destroy(struct bpf_iter_num___open *it) __weak __ksym;
 
+#define kernel_has_iterators() (&bpf_iter_num_new != NULL)
+
 extern int bpf_iter_task_vma_new(struct bpf_iter_task_vma___open *it, struct task_struct *task,
 				 __u64 addr) __weak __ksym;
 extern struct vm_area_struct *bpf_iter_task_vma_next(struct bpf_iter_task_vma___open *it) __weak __ksym;
