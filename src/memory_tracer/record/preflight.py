@@ -35,14 +35,16 @@ def examine() -> list[Finding]:
     """Look at everything a recording needs, the actual load and attach included."""
     kernel = Kernel()
     system = os.uname()
+    program, ptrace = _program(kernel), _ptrace()
     return [
         Finding("kernel", True, f"Linux {system.release} {system.machine}"),
         _btf(),
         _libbpf(),
         _user(),
         _tracefs(kernel),
-        *_program(kernel),
-        _ptrace(),
+        *program,
+        ptrace,
+        _engine(by_kernel=program[0].ok, by_ptrace=ptrace.ok),
         _lockdown(),
         _compiler(),
     ]
@@ -126,6 +128,13 @@ def _ptrace() -> Finding:
             "attach with sudo",
         )
     return Finding(_PTRACE, True, "works without privilege: run --engine ptrace")
+
+
+def _engine(*, by_kernel: bool, by_ptrace: bool) -> Finding:
+    """What ``--engine auto`` takes."""
+    if by_kernel or by_ptrace:
+        return Finding("engine", True, "ebpf" if by_kernel else "ptrace")
+    return Finding("engine", False, "none works here", "what the lines above say")
 
 
 def _lockdown() -> Finding:
