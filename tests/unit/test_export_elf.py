@@ -163,8 +163,34 @@ def test_what_was_mapped_before_is_no_part_of_an_image(cli: CommandLine, tmp_pat
     mapped(stream, 1, page_bytes(9))
     stream.event(EventKind.MMAP, LOW, pages=2)
     mapped(stream, 0, header_page(*PLAIN), protection=1)
-    image, *_ = export(cli, write_capture(tmp_path / "x.mtrace", stream))
+    image, code = export(cli, write_capture(tmp_path / "x.mtrace", stream))
+    assert code["kind"] == "code"
     assert image["missing"] == [{"address": hex(LOW + PAGE_BYTES), "size": PAGE_BYTES, "missing": None}]
+
+
+def test_code_from_before_an_image_is_a_file_of_its_own(cli: CommandLine, tmp_path: Path) -> None:
+    stream = RecordStream()
+    mapped(stream, 1, page_bytes(9))
+    stream.event(EventKind.EXEC)
+    mapped(stream, 0, header_page(*PLAIN), protection=1)
+    mapped(stream, 1, code_page())
+    image, code = export(cli, write_capture(tmp_path / "x.mtrace", stream))
+    assert (image["kind"], code["kind"]) == ("image", "code")
+    assert page_bytes(9) in code["path"].read_bytes()
+
+
+def test_code_that_was_mapped_anew_is_in_a_file_for_each_time(cli: CommandLine, tmp_path: Path) -> None:
+    stream = RecordStream()
+    for seed in (1, 2, 3):
+        stream.event(EventKind.MMAP, BASE, protection=3, result=BASE)
+        stream.flip(seed)
+        stream.event(EventKind.MUNMAP)
+    entries = export(cli, write_capture(tmp_path / "x.mtrace", stream))
+    assert [entry["path"].read_bytes()[PAGE_BYTES : 2 * PAGE_BYTES] for entry in entries] == [
+        page_bytes(1),
+        page_bytes(2),
+        page_bytes(3),
+    ]
 
 
 @pytest.mark.parametrize(("status", "bits"), [(Status.NONE, 64), (Status.COMPAT, 32)])

@@ -60,8 +60,8 @@ def _images(capture: Capture, filters: FilterOptions, at_ns: int | None) -> Iter
     images = Images(capture, capture.row_numbers(**filters), at_ns)
     yield from images.with_header()
     for history in capture.regions(**filters):
-        if history.pages and (code := images.code_alone(history)):
-            yield code
+        if history.pages:
+            yield from images.code_alone(history)
 
 
 def _write(capture: Capture, image: Image, directory: Path, number: int) -> Written:

@@ -109,8 +109,8 @@ class Images:
         if at_ns is not None:
             stored = stored[rows["timestamp_ns"][stored] <= at_ns]
         self._stored = stored
-        #: Per process, lives and address ranges of the images found.
-        self._found: dict[int, list[tuple[int, int]]] = {}
+        #: Per process, address ranges of the images found and their lives.
+        self._found: dict[int, list[tuple[int, int, Life]]] = {}
         self._by_process: dict[int, ProcessPages] = {}
 
     def with_header(self) -> Iterator[Image]:
@@ -130,32 +130,30 @@ class Images:
             if image:
                 yield image
 
-    def code_alone(self, history: RegionHistory) -> Image | None:
-        """Return the executable bytes of a region as a file of their own, unless they are an image's."""
-        relations, region = self._relations, history.region
-        process = relations.process_number(history.pid, history.process_start_ns)
-        start, end = region.start - region.start % PAGE_SIZE, region.end
-        if any(start < stop and first < end for first, stop in self._found.get(process, ())):
-            return None
-        numbers = self._of_process(process).rows(start, end, ALWAYS)
-        numbers = numbers[self._executable(numbers)]
-        if not len(numbers):
-            return None
-        last = self._last(numbers)
-        addresses = relations.rows["address"][last]
+    def code_alone(self, history: RegionHistory) -> Iterator[Image]:
+        """Yield the executable bytes of a region that are no image's, one for each time it was mapped."""
+        process = self._relations.process_number(history.pid, history.process_start_ns)
+        pages, region = self._of_process(process), history.region
+        start = region.start - region.start % PAGE_SIZE
+        for life in pages.lives(start, region.end):
+            numbers = pages.rows(start, region.end, life)
+            numbers = self._of_no_image(process, numbers[self._executable(numbers)])
+            if len(numbers):
+                yield from self._code(process, history, self._last(numbers))
+
+    def _code(self, process: int, history: RegionHistory, numbers: Numbers) -> Iterator[Image]:
+        addresses = self._relations.rows["address"][numbers]
         first, stop = int(addresses[0]), int(addresses[-1]) + PAGE_SIZE
-        if stop - first > _FILE_LIMIT:
-            return None
-        bits = (
-            64 if stop > 1 << 32 else word_bits(self._capture, history.pid, history.process_start_ns, first)
-        )
-        layout = Layout(bits or 64)
         size = stop - first
+        if size > _FILE_LIMIT:
+            return
+        low = stop <= 1 << 32
+        bits = word_bits(self._capture, history.pid, history.process_start_ns, first) if low else None
+        layout = Layout(bits or 64)
         program = ProgramHeader(PT_LOAD, PF_R | PF_X, PAGE_SIZE, first, size, size, PAGE_SIZE)
-        header = FileHeader(
-            layout.bits, ET_EXEC, EM_X86_64 if layout.bits == 64 else EM_386, 0, layout.header_size, 1
-        )
-        return Image(process, first, header, [self._segment(process, program, first, last)], None)
+        machine = EM_X86_64 if layout.bits == 64 else EM_386
+        header = FileHeader(layout.bits, ET_EXEC, machine, 0, layout.header_size, 1)
+        yield Image(process, first, header, [self._segment(process, program, first, numbers)], None)
 
     def _image(self, found: int, process: int, address: int, life: Life, page: bytes) -> Image | None:
         bits = bits_of(page)
@@ -190,7 +188,8 @@ class Images:
         if not segments:
             return None
         ranges = self._found.setdefault(process, [])
-        ranges.extend((segment.address, segment.address + segment.header.memory_size) for segment in segments)
+        for segment in segments:
+            ranges.append((segment.first_page, segment.address + segment.header.memory_size, life))
         skipped = [program for program in loads if program not in wanted]
         dynamic = next((program for program in programs if program.type == PT_DYNAMIC), None)
         return Image(process, address, header, segments, found, dynamic, skipped)
@@ -260,6 +259,15 @@ class Images:
             own = self._stored[self._relations.row_process[self._stored] == process]
             self._by_process[process] = ProcessPages(self._relations, process, own)
         return self._by_process[process]
+
+    def _of_no_image(self, process: int, numbers: Numbers) -> Numbers:
+        rows = self._relations.rows
+        for start, end, life in self._found.get(process, ()):
+            addresses, ordinals = rows["address"][numbers], rows["ordinal"][numbers]
+            inside = (addresses >= start) & (addresses < end)
+            inside &= (ordinals >= max(life[0], 0)) & (ordinals < min(life[1], ADDRESS_END - 1))
+            numbers = numbers[~inside]
+        return numbers
 
     def _executable(self, numbers: Numbers) -> NDArray[np.bool_]:
         protection = self._relations.events["protection"][self._relations.row_event[numbers]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -41,6 +42,11 @@ class ProcessPages:
                 chosen &= ~inside | (ordinals > item.ordinal)
         kept: Numbers = numbers[chosen]
         return kept
+
+    def lives(self, start: int, end: int) -> list[Life]:
+        """Return the times between which something in the range was mapped anew."""
+        bounds = [item.ordinal for item in self._replaced(start, end) if item.anew]
+        return list(itertools.pairwise([ALWAYS[0], *bounds, ALWAYS[1]]))
 
     def life(self, address: int, ordinal: int) -> Life:
         """Return the life of what is at ``address`` at ``ordinal``."""

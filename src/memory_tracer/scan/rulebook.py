@@ -48,7 +48,6 @@ def compile_rules(paths: Sequence[Path]) -> Any:
 
 def _listed(found: Sequence[dict[str, Any]]) -> str:
     return "\n".join(str(mistake["text"]) for mistake in found)
-    return "\n".join(str(mistake["text"]) for mistake in found)
 
 
 def _files(paths: Sequence[Path]) -> Sequence[Path]:
