@@ -237,7 +237,7 @@ def test_header_that_lies_makes_no_huge_file(
         assert not (entry["kind"] == "image" and entry["complete"])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     damage=st.lists(st.tuples(st.integers(4, 250), st.binary(min_size=1, max_size=9)), max_size=5),
     protections=st.tuples(st.integers(0, 7), st.integers(0, 7)),
