@@ -49,20 +49,22 @@ def command(
 ) -> None:
     """Write the capture FILE for other tools.
 
-    raw: a directory (default: FILE's name with -raw) with one file per region and generation, and
-    index.json. The filters choose regions, which are written with all their generations.
-    jsonl: one JSON object per event and page (default: to standard output).
-    parquet: a directory (default: FILE's name with -parquet) with one table per file, for DuckDB,
-    pandas or Polars.
-    core: the memory of one process as a core file for gdb (default: FILE's name with the PID and
-    .core), at the time --at, or as it was last known. The filters choose pages.
-    elf: a directory (default: FILE's name with -elf) with each program or library that was in memory as
-    an ELF file, and other executable memory as files of code alone; index.json names what is missing.
-    Headers and data are in the capture when it was recorded with --prot any.
+    \b
+    raw      one file per region and generation, and index.json
+    jsonl    one JSON object per event and page (default: to standard output)
+    parquet  tables, one per file, for DuckDB, pandas or Polars
+    core     the memory of one process for gdb, --at a time or as last known
+    elf      programs and libraries that were in memory, and other code
+
+    Of raw, parquet and elf a directory is created (default: FILE's name with -raw and so on), of core
+    a file (FILE's name with the PID and .core). The filters choose regions (raw) or pages.
+
+    Of elf, index.json names what is missing. Headers and data, which are never executable, are in the
+    capture when it was recorded with --prot any.
 
     \b
-    Example: all unpacked code for YARA or a disassembler:
-      memory-tracer export sample.mtrace --format raw --exclude-file-backed
+    Example: the program that a packer hides:
+      memory-tracer export sample.mtrace --format elf --exclude-file-backed
     """
     if at is not None and form not in ("core", "elf"):
         raise UsageError("--at is for --format core and elf")
