@@ -6,12 +6,15 @@
  */
 #include "coverage.h"
 
+#include <sched.h>
+
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT 21 /* Linux 5.4 */
 #endif
 
 #define GENERATIONS 3
-#define TRIES 100
+#define TRIES 1000
+#define PAUSE_NS 10000000
 #define PRESENT (1ULL << 63) /* Documentation/admin-guide/mm/pagemap.rst */
 
 static bool is_present(const unsigned char *page)
@@ -25,17 +28,34 @@ static bool is_present(const unsigned char *page)
 	return entry & PRESENT;
 }
 
-/* Write the page to swap, as the kernel does when memory is short. */
+/*
+ * Write the page to swap, as the kernel does when memory is short. A new page waits on a list of the
+ * CPU that made it, which only a call on that CPU empties (lru_add_drain in mm/swap.c): a thread that
+ * was moved since tries from each.
+ */
 static void swap_out(unsigned char *page)
 {
+	const struct timespec pause = {.tv_nsec = PAUSE_NS};
+	cpu_set_t allowed;
+
+	if (sched_getaffinity(0, sizeof(allowed), &allowed))
+		fail("sched_getaffinity");
 	for (int i = 0; i < TRIES; i++) {
+		cpu_set_t cpu;
+
+		CPU_ZERO(&cpu);
+		CPU_SET(i % sysconf(_SC_NPROCESSORS_CONF), &cpu);
+		sched_setaffinity(0, sizeof(cpu), &cpu); /* fails for a CPU that is not allowed */
 		if (madvise(page, PAGE_BYTES, MADV_PAGEOUT)) {
 			if (errno == EINVAL)
 				exit(NOT_IN_THIS_KERNEL);
 			fail("madvise");
 		}
-		if (!is_present(page))
+		if (!is_present(page)) {
+			sched_setaffinity(0, sizeof(allowed), &allowed);
 			return;
+		}
+		nanosleep(&pause, NULL);
 	}
 	fprintf(stderr, "the page was not swapped out\n");
 	exit(3);
