@@ -253,6 +253,11 @@ def executed(recording: Recording) -> list[Marker]:
     ]
 
 
+#: On a busy machine somebody may hold the lock of the mappings just when they are looked at. The recording
+#: says so (missed-looks); then it is made once more.
+TRIES = 3
+
+
 @pytest.fixture
 def places() -> Iterator[Mapping[str, str]]:
     """File names on a file system that is written to disk, and on one that is not."""
@@ -283,26 +288,29 @@ def test_capture_holds_the_executed_bytes_or_says_what_it_lacks(
     # GIVEN a program that executed known bytes and hid them
     program, *arguments = expected.command.split()
     path = workloads.path(f"coverage/{program}")
-    recording = recorder.command(
-        path,
-        *(places.get(word, word) for word in arguments),
-        options=(*expected.options, "--hook", hook),
-    )
-    if recording.ran.status == NOT_IN_THIS_KERNEL:
-        pytest.skip(f"this kernel cannot do what {expected.command} does")
-    assert recording.ran.status == expected.status, recording.ran.err
-    markers = executed(recording)
-    assert markers
+    for _ in range(TRIES):
+        recording = recorder.command(
+            path,
+            *(places.get(word, word) for word in arguments),
+            options=(*expected.options, "--hook", hook),
+        )
+        if recording.ran.status == NOT_IN_THIS_KERNEL:
+            pytest.skip(f"this kernel cannot do what {expected.command} does")
+        assert recording.ran.status == expected.status, recording.ran.err
+        markers = executed(recording)
+        assert markers
 
-    with recording.open() as capture:
-        pages = {marker.page: capture.generations(*marker.page) for marker in markers}
-        holding = [[page for page in pages[marker.page] if marker.is_in(page)] for marker in markers]
-        reasons = losses_of(capture)
+        with recording.open() as capture:
+            pages = {marker.page: capture.generations(*marker.page) for marker in markers}
+            holding = [[page for page in pages[marker.page] if marker.is_in(page)] for marker in markers]
+            reasons = losses_of(capture)
+        if "missed-looks" not in reasons:
+            break
 
     # THEN each is in one generation of its page, in its process, or is known to be missed
     assert [len(found) for found in holding] == [
         0 if number in expected.missed else 1 for number in range(len(markers))
-    ]
+    ], sorted(reasons)
     assert sum(map(len, pages.values())) == len(markers) - len(expected.missed) + expected.others
     # AND generations of one page are in the order in which they were executed
     orders: dict[tuple[int, int], list[int]] = defaultdict(list)

@@ -215,8 +215,12 @@ __noinline int choose_mapping(void)
 	return job->passing ? choose_pages() : CHOICE_LOOK;
 }
 
-/* How often the lock is looked at, in loops of loops for the verifier; some 5 microseconds in all. */
+/*
+ * How often the lock is looked at: some 300 microseconds in all. Longer would not help: who holds the lock
+ * then may be waiting for this CPU.
+ */
 #define LOCK_TRIES 16
+#define LOCK_ROUNDS 1024
 #define WRITER_LOCKED 1 /* RWSEM_WRITER_LOCKED, kernel/locking/rwsem.c */
 
 /* Returns zero when nobody changes the mappings. */
@@ -239,8 +243,8 @@ __noinline int is_locked(void)
 /* Mappings are walked only while nobody changes them: give another thread time to be done. */
 static __always_inline void await_lock(void)
 {
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < LOCK_TRIES; i++) {
+	bpf_repeat(LOCK_ROUNDS)
+	{
 		if (!is_locked())
 			break;
 	}
