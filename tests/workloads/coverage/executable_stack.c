@@ -4,10 +4,12 @@
 
 __asm__(".pushsection .note.GNU-stack, \"x\", @progbits\n.popsection\n");
 
+#define PAGES 64 /* what the dynamic loader had on the stack is above the lowest of them */
+
 int main(void)
 {
-	unsigned char page[PAGE_BYTES] __attribute__((aligned(4096)));
+	unsigned char pages[PAGES * PAGE_BYTES] __attribute__((aligned(4096)));
 
-	put_and_execute(page);
+	put_and_execute(pages);
 	_exit(0); /* exit() would use this part of the stack */
 }
