@@ -11,7 +11,7 @@
 #define HASH_PARTS 8
 #define PART_WORDS (PAGE_BYTES / 8 / HASH_PARTS)
 
-/* Add part `part` of the scratch page to its hash. */
+/* Add part `part` of the page read to its hash. */
 __noinline int hash_part(__u64 part)
 {
 	struct page_job *job = this_job();
@@ -24,7 +24,7 @@ __noinline int hash_part(__u64 part)
 	swapped = job->hash.lanes[1];
 #pragma clang loop unroll_count(8)
 	for (__u64 i = 0; i < PART_WORDS; i++) {
-		__u64 word = ((const __u64 *)job->scratch)[first + i];
+		__u64 word = ((const __u64 *)job->outgoing.content)[first + i];
 
 		plain += word * configured.hash_key[first + i];
 		swapped += __builtin_bswap64(word) * configured.hash_key[PAGE_BYTES / 8 + first + i];
@@ -41,7 +41,7 @@ __noinline int hash_part(__u64 part)
  * miss any difference, whoever chose it, with probability at most 2^-58. (Halevi and Krawczyk,
  * "MMH", 1997, is the idea; sums of products of pairs share the weakness and cure only half.)
  */
-static __always_inline void hash_scratch(struct page_job *job)
+static __always_inline void hash_outgoing(struct page_job *job)
 {
 	job->hash.lanes[0] = ~0ULL; /* zero means "nothing known", so a page of zeros must not */
 	job->hash.lanes[1] = 0;
@@ -71,7 +71,9 @@ static __always_inline long read_page(struct page_job *job, void *to, __u64 addr
 
 		if (read_cached_page(mapping->inode_address, file_page(mapping, address)))
 			return -1;
-		return to == job->scratch ? 0 : bpf_probe_read_kernel(to, PAGE_BYTES, job->scratch);
+		return to == job->outgoing.content
+			       ? 0
+			       : bpf_probe_read_kernel(to, PAGE_BYTES, job->outgoing.content);
 	}
 	/*
 	 * Another process goes on running: what its mapping did not allow to be written to, and its page
@@ -106,7 +108,7 @@ __noinline int copy_page(__u64 address, __u64 entry)
 
 	if (!job)
 		return 0;
-	record = reserve_page(job);
+	record = may_send_page(job) ? bpf_ringbuf_reserve(&events, sizeof(*record), 0) : NULL;
 	if (!record) {
 		add_missing(address, 1, overflow(job));
 		return 0;
@@ -180,11 +182,23 @@ static __always_inline void add_unread(struct page_job *job, __u64 address, __u3
 	add_missing(address, 1, reason);
 }
 
+/* Send the page that was read, if there is room for it. */
+static __always_inline bool send_outgoing(struct page_job *job, __u64 address, __u16 flags)
+{
+	struct page_record *record = &job->outgoing;
+
+	if (!may_send_page(job))
+		return false;
+	fill_header(&record->header, &job->event.header, RECORD_PAGE, sizeof(*record));
+	record->header.address = address;
+	record->header.flags = flags;
+	return !bpf_ringbuf_output(&events, record, sizeof(*record), submit_flags());
+}
+
 /* Send the page at `address` if its bytes differ from those last sent. */
 __noinline int compare_page(__u64 address, __u64 entry)
 {
 	struct page_job *job = this_job();
-	struct page_record *record;
 	struct group_hashes *group;
 	struct region_key key = {};
 	struct page_hash *known;
@@ -192,11 +206,11 @@ __noinline int compare_page(__u64 address, __u64 entry)
 
 	if (!job)
 		return 0;
-	if (read_page(job, job->scratch, address, entry, &flags)) {
+	if (read_page(job, job->outgoing.content, address, entry, &flags)) {
 		add_unread(job, address, unread_reason(entry));
 		return 0;
 	}
-	hash_scratch(job);
+	hash_outgoing(job);
 	job->compared++;
 	key = key_of(&job->event.header, group_of(address));
 	group = bpf_map_lookup_elem(&page_hashes, &key);
@@ -217,23 +231,14 @@ __noinline int compare_page(__u64 address, __u64 entry)
 		return 0;
 	}
 	flush_repeat();
-	record = reserve_page(job);
-	if (!record) {
+	if (!send_outgoing(job, address, flags)) {
 		/* What comes again is not lost yet. */
 		add_unread(job, address, comes_again(job) ? MISSING_RING_FULL : overflow(job));
 		return 0;
 	}
-	if (bpf_probe_read_kernel(record->content, PAGE_BYTES, job->scratch)) {
-		bpf_ringbuf_discard(record, BPF_RB_NO_WAKEUP);
-		return 0; /* cannot be: scratch is ours */
-	}
-	fill_header(&record->header, &job->event.header, RECORD_PAGE, sizeof(*record));
-	record->header.address = address;
-	record->header.flags = flags;
-	job->sent_sequence = record->header.sequence;
+	job->sent_sequence = job->outgoing.header.sequence;
 	job->sent_flags = flags;
 	job->sent_hash = job->hash;
-	bpf_ringbuf_submit(record, submit_flags());
 	job->outcome.captured++;
 	count(COUNTER_PAGES, 1);
 	remember_page(&key, address, &job->hash);

@@ -160,12 +160,10 @@ __noinline int await_room(__u64 bytes)
 	return full;
 }
 
-/* Room for a page, or NULL. What pages leave free is for the records that say what became of them. */
-static __always_inline struct page_record *reserve_page(const struct page_job *job)
+/* Whether there is room for a page. What pages leave free is for the records that say what became of them. */
+static __always_inline bool may_send_page(const struct page_job *job)
 {
-	if (job->overflowed || await_room(sizeof(struct page_record)))
-		return NULL;
-	return bpf_ringbuf_reserve(&events, sizeof(struct page_record), 0);
+	return !job->overflowed && !await_room(sizeof(struct page_record));
 }
 
 /* There is no room for a page. Returns the reason why it is missing: lost, or to be fetched when there is. */

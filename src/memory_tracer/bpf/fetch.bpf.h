@@ -15,24 +15,20 @@
 
 #include "process.bpf.h"
 
-/* Send the page at `address`, which is in fetch->content if `read`. */
+/* Send the page at `address`, which is in fetch->page if `read`. */
 static __always_inline void send_fetched(struct fetch *fetch, __u64 address, bool read)
 {
+	struct page_record *page = &fetch->page;
 	struct missing_record *missing;
-	struct page_record *page;
 
 	if (read) {
-		page = bpf_ringbuf_reserve(&events, sizeof(*page), 0);
-		if (page) {
-			bpf_probe_read_kernel(page->content, PAGE_BYTES, fetch->content);
-			fill_header(&page->header, &fetch->request.owner, RECORD_PAGE, sizeof(*page));
-			page->header.address = address;
-			page->header.flags = FLAG_FETCHED;
-			bpf_ringbuf_submit(page, submit_flags());
+		fill_header(&page->header, &fetch->request.owner, RECORD_PAGE, sizeof(*page));
+		page->header.address = address;
+		page->header.flags = FLAG_FETCHED;
+		if (!bpf_ringbuf_output(&events, page, sizeof(*page), submit_flags())) {
 			count(COUNTER_PAGES, 1);
 			return;
 		}
-		next_sequence();
 		count(COUNTER_LOST_PAGES, 1);
 	}
 	missing = bpf_ringbuf_reserve(&events, sizeof(*missing), 0);
@@ -110,7 +106,7 @@ static __always_inline int fetch_next(struct fetch *fetch)
 		return 0;
 	address = request->start[run] + request->page * PAGE_BYTES;
 	request->page++;
-	read = !bpf_copy_from_user(fetch->content, PAGE_BYTES, (void *)address);
+	read = !bpf_copy_from_user(fetch->page.content, PAGE_BYTES, (void *)address);
 	bpf_preempt_disable();
 	send_fetched(fetch, address, read);
 	bpf_preempt_enable();

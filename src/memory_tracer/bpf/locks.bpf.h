@@ -153,6 +153,9 @@ static __always_inline __s64 protected_as(struct page_job *job, __u64 address, _
 
 	job->cursor = address;
 	job->end = address + page_align(length);
+	find_mapping(job, address, ENGINE_ITERATOR); /* most calls are on one */
+	if (job->mapping.known && job->end <= job->mapping.end)
+		return (job->mapping.flags ^ protection) & PROT_ALL ? -EACCES : 0;
 	bpf_repeat(PARTIAL_MAPPINGS)
 	{
 		if (job->cursor >= job->end)
@@ -202,7 +205,6 @@ static __always_inline __s64 read_result(struct page_job *job)
 
 static __always_inline int lock_released(struct mm_struct *mm)
 {
-	struct mm_struct___maple *maple = (void *)mm;
 	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
 	struct call call = {};
@@ -213,7 +215,7 @@ static __always_inline int lock_released(struct mm_struct *mm)
 	read_call(&call);
 	if (!places_memory(call.number))
 		return 0;
-	job->tree = (__u64)BPF_CORE_READ(maple, mm_mt.ma_root);
+	use_tree(job, mm);
 	result = read_result(job);
 	if (join_mprotect(job, target, result) || join_mmap(job, target, result) ||
 	    join_placing(job, target, result, ENGINE_ITERATOR))

@@ -283,6 +283,7 @@ static __always_inline int look(const bool others)
 		return 0;
 	if (!target->start_time_ns)
 		target->start_time_ns = start_time_of(task);
+	job->tree = 0;
 	passing = job->passing;
 	silent = job->silent;
 	begin_event(job, target, EVENT_LOOK);

@@ -157,14 +157,19 @@ __noinline int find_slot(__u64 address)
 }
 
 /*
- * Make job->mapping the one at `address` while the current thread holds the lock to write, which bpf_find_vma
- * would like to have. Nobody else changes the tree then.
+ * Make job->mapping the one at `address`, by job->tree. While the current thread holds the lock to write, which
+ * bpf_find_vma would like to have, nobody else changes the tree. Before it has the lock, somebody may: nodes and
+ * mappings are not freed while a program runs (RCU), but one that is no longer a part of the tree may be found.
+ * So it may with bpf_find_vma, which gives the lock back, and costs more.
  */
-__noinline int find_locked(__u64 address)
+__noinline int find_in_maple(__u64 address)
 {
 	struct page_job *job = this_job();
+	struct vm_area_struct *vma;
 
 	if (!job || !kernel_has_cast())
+		return 0;
+	if (job->mapping.known && address >= job->mapping.start && address < job->mapping.end)
 		return 0;
 	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
 	job->tree_node = job->tree;
@@ -175,9 +180,20 @@ __noinline int find_locked(__u64 address)
 	}
 	if (!job->tree_node)
 		return 0;
-	read_mapping(bpf_rdonly_cast((void *)job->tree_node, bpf_core_type_id_kernel(struct vm_area_struct)),
-		     &job->mapping, true);
+	vma = bpf_rdonly_cast((void *)job->tree_node, bpf_core_type_id_kernel(struct vm_area_struct));
+	read_mapping(vma, &job->mapping, true);
+	job->mapping.known = vma->vm_mm == bpf_get_current_task_btf()->mm && address >= job->mapping.start &&
+			     address < job->mapping.end;
 	return 0;
+}
+
+/* Look mappings up in the tree of the current process `mm`, until job->tree is 0 again. */
+static __always_inline void use_tree(struct page_job *job, struct mm_struct *mm)
+{
+	struct mm_struct___maple *maple = (void *)mm;
+
+	job->tree = (__u64)BPF_CORE_READ(maple, mm_mt.ma_root);
+	job->mapping.known = 0;
 }
 
 /* The same on kernels that have bpf_find_vma. Global, as the verifier would follow each call of it. */
@@ -188,11 +204,11 @@ __noinline int find_with_lookup(__u64 address)
 
 	if (!job)
 		return 0;
-	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
 	if (kernel_has_cast() && job->tree) {
-		find_locked(address);
+		find_in_maple(address);
 		return 0;
 	}
+	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
 	error = bpf_find_vma(bpf_get_current_task_btf(), address, on_mapping, NULL, 0);
 	if (error && error != -ENOENT)
 		count(COUNTER_MAPPING_UNKNOWN, 1);

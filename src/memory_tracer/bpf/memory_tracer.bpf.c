@@ -335,14 +335,18 @@ SEC("?raw_tp/mmap_lock_start_locking")
 int lock_started__lock(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct mm_struct *mm = (void *)ctx->args[0];
+	struct page_job *job = this_job();
 	bool write = ctx->args[1];
 	struct call call = {};
 
-	if (bpf_get_current_task_btf()->mm != mm || !traced_target())
+	if (bpf_get_current_task_btf()->mm != mm || !job || !traced_target())
 		return 0;
 	read_call(&call);
-	if (write)
+	if (write) {
+		use_tree(job, mm);
 		enter_call(ctx, &call);
+		job->tree = 0;
+	}
 	look_at_own_change(ctx, mm, write, &call);
 	return 0;
 }

@@ -148,7 +148,7 @@ __noinline int read_cached_page(__u64 inode_address, __u64 index)
 	job->cached_page = find_cached_page(inode_address, index);
 	if (job->cached_page < page_array_base || !is_up_to_date(job->cached_folio))
 		return -1;
-	if (bpf_probe_read_kernel(job->scratch, PAGE_BYTES,
+	if (bpf_probe_read_kernel(job->outgoing.content, PAGE_BYTES,
 				  (void *)(direct_map_base + physical_of(job->cached_page))))
 		return -1;
 	return find_cached_page(inode_address, index) == job->cached_page ? 0 : -1;

@@ -162,12 +162,17 @@ __noinline int take_page(__u64 index)
 	return 0;
 }
 
+/* Where in the current group the next page is. */
+static __always_inline __u64 first_page(const struct page_job *job)
+{
+	return (job->cursor - job->group) / PAGE_BYTES % GROUP_PAGES;
+}
+
 /* A bit for each page of the current group that belongs to the region. */
 static __always_inline __u64 pages_in_region(const struct page_job *job)
 {
-	__u64 first = (job->cursor - job->group) / PAGE_BYTES % GROUP_PAGES;
 	__u64 left = job->limit - job->group;
-	__u64 pages = ~0ULL << first;
+	__u64 pages = ~0ULL << first_page(job);
 
 	if (left < GROUP_BYTES)
 		pages &= (1ULL << left / PAGE_BYTES % GROUP_PAGES) - 1;
@@ -183,6 +188,25 @@ static __always_inline void forget_hashes(struct page_job *job)
 	struct region_key key = key_of(&job->event.header, job->group);
 
 	bpf_map_delete_elem(&page_hashes, &key);
+}
+
+/*
+ * Take the next page if it is the only one and can be read: that says that it is there, for less than its
+ * tables do. Returns whether it was so.
+ */
+static __always_inline bool take_single(struct page_job *job)
+{
+	__u64 index = first_page(job);
+	char probe;
+
+	if (job->limit - job->cursor != PAGE_BYTES || job->remote || job->listing ||
+	    bpf_probe_read_user(&probe, sizeof(probe), (void *)job->cursor))
+		return false;
+	job->present = 1;
+	job->entries[index] = ENTRY_PROTNONE; /* there, where is not known */
+	take_page(index);
+	job->cursor = job->limit;
+	return true;
 }
 
 /*
@@ -215,6 +239,8 @@ static __always_inline int step(const enum loop_engine engine)
 	job->untouched = 0;
 	job->leave_no_trace = 0;
 	job->present = 0;
+	if (take_single(job))
+		return 0;
 	look_up_cache = needs_page_cache(mapping);
 	if (have_page_tables()) {
 		job->present = read_entries(job->group);
@@ -244,10 +270,8 @@ static __always_inline int step(const enum loop_engine engine)
 	} else {
 		wanted = pages_in_region(job);
 #pragma clang loop unroll(disable)
-		for (__u64 i = 0; i < GROUP_PAGES; i++) {
-			if (wanted >> i & 1)
-				take_page(i);
-		}
+		for (__u64 i = first_page(job); i < GROUP_PAGES && wanted >> i; i++)
+			take_page(i);
 	}
 	next = job->group + GROUP_BYTES;
 	job->cursor = next < job->limit ? next : job->limit;

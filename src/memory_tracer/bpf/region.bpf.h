@@ -117,6 +117,23 @@ static __always_inline void assume_mapping(struct mapping_info *mapping, const s
 /* Fewer pages are compared in a few microseconds. */
 #define MANY_PAGES 256
 
+/*
+ * Where every page has changed in so many calls in a row, as many are believed to change everything, too:
+ * comparing costs more than sending.
+ */
+#define CALLS_COMPARED 8
+#define CALLS_BELIEVED 64
+
+static __always_inline bool changes_always(struct region_state *state)
+{
+	if (state->changing < CALLS_COMPARED)
+		return false;
+	if (state->changing++ < CALLS_COMPARED + CALLS_BELIEVED)
+		return true;
+	state->changing = CALLS_COMPARED - 1;
+	return false;
+}
+
 /* Compare the pages of a region that is flipped again and again; send what changed. */
 static __always_inline void compare_region(struct page_job *job, struct trace_target *target,
 					   struct region_state *state, const enum loop_engine engine)
@@ -129,8 +146,6 @@ static __always_inline void compare_region(struct page_job *job, struct trace_ta
 		return;
 	}
 	event->status |= STATUS_HOT;
-	event->coalesced = state->coalesced;
-	event->coalesced_since_ns = state->coalesced_since_ns;
 	take_pages(job, engine);
 	list_absent(job, state->absent, engine);
 	send_outcome(job);
@@ -139,6 +154,8 @@ static __always_inline void compare_region(struct page_job *job, struct trace_ta
 		state->coalesced = 0;
 	else
 		coalesce(job, state);
+	state->changing = job->compared && job->outcome.captured == event->page_count ? state->changing + 1
+										      : 0;
 	/* In a new epoch everything is compared once; after that, much means that it has worn off. */
 	if (job->compared >= MANY_PAGES && state->epoch == job->epoch && !(configured.flags & CONFIG_EXACT))
 		target->flags |= TARGET_COMPARES_MUCH;
@@ -163,9 +180,15 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 	/* Only where it is known that there are bytes to be fetched: nobody shall grow by being looked at. */
 	job->may_fetch = leaves_work(engine);
 	state = note_region(job);
-	if (state && job->hot) {
-		compare_region(job, target, state, engine);
-		return;
+	if (state) {
+		event->coalesced = state->coalesced;
+		event->coalesced_since_ns = state->coalesced_since_ns;
+		if (job->hot && !changes_always(state)) {
+			compare_region(job, target, state, engine);
+			return;
+		}
+		state->coalesced = 0;
+		job->hot = 0;
 	}
 	send_event();
 	take_pages(job, engine);

@@ -132,6 +132,7 @@ struct region_state {
 	__u64 absent;       /* pages that were zeros without being there */
 	__u64 unread;       /* pages that had bytes which could not be read */
 	__u64 epoch;        /* trace_target.epoch at that time */
+	__u64 changing;     /* calls in a row of which every page had changed */
 };
 
 struct {
@@ -245,7 +246,7 @@ struct fetch {
 	struct fetch_request request;
 	struct event_record failed; /* an event that waits for its result; kind 0: none */
 	struct bpf_task_work work;
-	__u8 content[PAGE_BYTES];
+	struct page_record page;
 };
 
 struct {
@@ -306,7 +307,7 @@ struct page_job {
 	__u64 frame_above; /* if it is not below that */
 	__u32 is_32bit;    /* the code that called */
 	__u32 reserved_stack;
-	__u64 tree;      /* root of the mappings, locked by ourselves; 0: they are not */
+	__u64 tree;      /* root of the mappings; 0: not to be used */
 	__u64 tree_node; /* argument of find_slot, and its answer */
 	__u64 tree_words[TREE_NODE_WORDS];
 	__u64 vma;           /* argument of note_mapping */
@@ -333,9 +334,9 @@ struct page_job {
 	__u32 awaits_calls;
 	__u32 reserved;
 	__u8 no_fetch[sizeof(struct fetch)]; /* zeros, to make an entry of fetches from */
-	__u8 scratch[PAGE_BYTES];
-	struct page_hash hash;      /* of scratch */
-	struct page_hash sent_hash; /* of the last page sent */
+	struct page_record outgoing;         /* read before it is known whether it is sent */
+	struct page_hash hash;               /* of its content */
+	struct page_hash sent_hash;          /* of the last page sent */
 };
 
 /* Whether what this look does not see is left to the next one, and nothing is lost by that. */
