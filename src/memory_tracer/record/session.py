@@ -13,11 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ..errors import TargetError
+from ..errors import TargetError, UsageError
 from . import process
 from .kernel import Kernel
 from .launch import LaunchedProcess, User
 from .loader import Program
+from .scope import Scope
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -56,7 +57,10 @@ class Session:
         command runs as and who shall own the capture. Raises a ``memory_tracer.Error``; nothing is
         left behind then.
         """
+        if settings.scope is not None and (pids or command is not None):
+            raise UsageError("give the PIDs of processes or a scope, not both")
         self.output = output
+        self._scope = settings.scope
         self._pids = {pid: process.check_traceable(pid) for pid in pids}
         with contextlib.ExitStack() as stack:
             if pids:  # the sampler needs two files for each of their threads
@@ -102,10 +106,23 @@ class Session:
             except TargetError:
                 self._writer.withdraw()
                 raise
+        elif self._scope is not None:
+            self._program.set_scope(self._scope)
+            self.recorder.unsampled_threads += self._program.sample_all_cpus()
         else:
             self._add_running_targets()
             self.recorder.add_baseline(self._pids)
         return self.recorder.run()
+
+    def change_scope(self, scope: Scope) -> None:
+        """Record other processes from now on; may be called from another thread while ``record`` runs.
+
+        Raises TargetError for what ``scope`` names and is not there; the old one then goes on.
+        """
+        if self._scope is None:
+            raise UsageError("only a recording that was begun with a scope can be given another")
+        self._program.set_scope(scope)
+        self.recorder.scope_changes += 1
 
     def _add_running_targets(self) -> None:
         """Trace the PIDs, sure that each is still the process it was when it was checked."""
