@@ -72,14 +72,14 @@ class UserSpaceReader:
     def _mappings(self, pid: int, kind: EventKind) -> Iterator[bytes]:
         who = self._identity(pid)
         name = process.comm(pid)
-        parent = process.parent_pid(pid)
+        parent, inner = process.parent_pid(pid), process.namespace_id(pid)
         if not self._is_wanted(pid, name):
             return
         with self.open(pid) as memory:
             yield self._encoder.command_line(who, memory.command_line())
             for mapping in memory.mappings():
                 if self._matters(mapping, kind):
-                    yield from self._mapping(memory, who, mapping, kind, name, parent)
+                    yield from self._mapping(memory, who, mapping, kind, name, parent, inner)
 
     def open(self, pid: int) -> ProcessMemory:
         """The memory of a process, to be read from; raises OSError when it is gone."""
@@ -111,6 +111,7 @@ class UserSpaceReader:
         kind: EventKind,
         name: bytes,
         parent: int,
+        inner: int,
     ) -> Iterator[bytes]:
         pages = (mapping.end - mapping.start) // PAGE_SIZE
         if mapping.inode:
@@ -132,6 +133,8 @@ class UserSpaceReader:
             file_offset=mapping.offset,
             page_count=pages,
             parent_pid=parent,
+            namespace_pid=inner,
+            namespace_tid=inner,
             comm=name[:15],
         )
         yield record

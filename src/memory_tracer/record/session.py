@@ -59,6 +59,8 @@ class Session:
         """
         if settings.scope is not None and (pids or command is not None):
             raise UsageError("give the PIDs of processes or a scope, not both")
+        if settings.scope is not None:
+            settings.scope.rules(0)  # what is not there, is said before a file is made
         self.output = output
         self._scope = settings.scope
         self._pids = {pid: process.check_traceable(pid) for pid in pids}
@@ -107,7 +109,11 @@ class Session:
                 self._writer.withdraw()
                 raise
         elif self._scope is not None:
-            self._program.set_scope(self._scope)
+            try:
+                self._program.set_scope(self._scope)
+            except TargetError:
+                self._writer.withdraw()
+                raise
             self.recorder.unsampled_threads += self._program.sample_all_cpus()
         else:
             self._add_running_targets()
