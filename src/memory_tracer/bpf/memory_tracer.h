@@ -324,11 +324,11 @@ enum scope_kind {
 	SCOPE_PID = 5,
 };
 
-/* Value of a rule. That of SCOPE_HEAD is a set of bits 1 << kind, and of bits SCOPE_HEAD_EXCLUDES << kind. */
+/* Value of a rule. That of SCOPE_HEAD has bit `kind` for what includes, bit 16 + `kind` for what excludes. */
+#define SCOPE_HEAD_EXCLUDES 16
 enum scope_effect {
 	SCOPE_INCLUDE = 1 << 0,
 	SCOPE_EXCLUDE = 1 << 1,
-	SCOPE_HEAD_EXCLUDES = 1 << 16,
 };
 
 /* Key of the map scope_rules; rules of another generation than the current one are not there. */

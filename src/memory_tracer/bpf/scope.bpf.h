@@ -17,7 +17,7 @@ __u32 scope_generation SEC(".data.scope") = 0;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 8192); /* of two generations; wire/layout.py has the half */
+	__uint(max_entries, 8192); /* of two generations; record/scope.py makes half as many at most */
 	__type(key, struct scope_key);
 	__type(value, __u32); /* enum scope_effect */
 } scope_rules SEC(".maps");
@@ -95,7 +95,7 @@ static __always_inline __u32 rules_for(__u32 generation, __u32 head, struct task
 
 #pragma unroll
 	for (__u32 kind = SCOPE_CGROUP; kind <= SCOPE_PID; kind++) {
-		if (!(head & ((1 | SCOPE_HEAD_EXCLUDES) << kind)))
+		if (!(head & (1 << kind | 1 << (SCOPE_HEAD_EXCLUDES + kind))))
 			continue;
 		effect = rule_of_kind(generation, kind, task);
 		effects |= effect & SCOPE_EXCLUDE;

@@ -76,7 +76,7 @@ def container_ids(name: str) -> list[int]:
     wanted = _id_by_name(name) or name
     found: dict[str, list[int]] = {}
     for directory in _groups(root):
-        label = _label(directory.relative_to(root), wanted)
+        label = container_label(directory.relative_to(root), wanted)
         if label is not None:
             found.setdefault(label, []).append(directory.stat().st_ino)
     exact = found.get(wanted)
@@ -98,7 +98,7 @@ def _groups(root: Path) -> Iterator[Path]:
             yield Path(directory, name)
 
 
-def _label(path: Path, wanted: str) -> str | None:
+def container_label(path: Path, wanted: str) -> str | None:
     """By what name the group is the one ``wanted``, if it is."""
     if _HELPER.match(path.name):
         return None
