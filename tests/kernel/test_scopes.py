@@ -20,6 +20,7 @@ from memory_tracer import Criteria, EventKind, Scope, Settings, TargetError, Tra
 from memory_tracer.errors import UnsupportedError
 from memory_tracer.record.cgroups import hierarchy
 from memory_tracer.record.kernel import Kernel
+from memory_tracer.record.loader import Program
 from memory_tracer.record.settings import PAGE_LOOPS
 from tests.workloads import PAGE_SIZE, Executable, Workloads, parse
 
@@ -388,6 +389,22 @@ def test_scope_of_a_recording_by_pid_cannot_be_changed(recorder: Recorder, progr
         pytest.raises(UsageError, match="begun with a scope"),
     ):
         tracer.change_scope(Scope())
+
+
+@pytest.mark.parametrize("hook", hooks())
+def test_processes_outside_leave_nothing_behind_when_they_end(hook: str) -> None:
+    program = Program(Settings(hook=hook, scope=Scope()), Kernel())
+    try:
+        program.attach()
+        program.set_scope(Scope(Criteria(uids=(NOBODY,))))
+        ended = {subprocess.Popen(command) for command in (["true"], ["sh", "-c", "true & wait"]) * 20}
+        pids = {process.pid for process in ended if process.wait() == 0}
+        assert len(pids) == len(ended)
+        assert not pids & program.decided()
+        assert os.getpid() in program.decided()
+        assert program.counters()["events"] == 0
+    finally:
+        program.close()
 
 
 # ---- namespaces and containers -------------------------------------------------------------------

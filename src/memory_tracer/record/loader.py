@@ -362,6 +362,11 @@ class Program:
         """PIDs traced at this moment."""
         return [pid for pid, _ in self._entries()]
 
+    def decided(self) -> set[int]:
+        """PIDs of all that are remembered: the targets, and with a scope those outside."""
+        items = self._object.map("targets").items(_TARGET_KEY.size, _TARGET.size)
+        return {_TARGET_KEY.unpack(key)[0] for key, _ in items}
+
     def changing_targets(self) -> list[int]:
         """PIDs of those that may have executable memory which changes without a call."""
         return [pid for pid, (_, flags, *_) in self._entries() if flags & _TARGET_CHANGES]
