@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * Does what it reads on standard input, a letter and an argument a line, and says so: makes a page with a
- * content of its own executable (f SEED), becomes another user (u UID), takes a name (n NAME), executes a
+ * content of its own executable (f SEED), or many (b PAGES), becomes another user (u UID), takes a name (n NAME), executes a
  * program (x PATH), has a child do all that follows, and ends with it (c). Ends with the input. on_command
  */
 #include "workload.h"
@@ -19,9 +19,9 @@ static int read_line(char *line, size_t size)
 	return length > 0;
 }
 
-static void make_code(uint64_t seed)
+static void make_code(size_t pages, uint64_t seed)
 {
-	struct content content = {.address = map(1, READ_WRITE), .pages = 1, .seed = seed};
+	struct content content = {.address = map(pages, READ_WRITE), .pages = pages, .seed = seed};
 
 	content.code = code_returning(seed & 0xffff);
 	fill(&content);
@@ -53,7 +53,10 @@ int main(void)
 
 		switch (line[0]) {
 		case 'f':
-			make_code(strtoul(argument, NULL, 0));
+			make_code(1, strtoul(argument, NULL, 0));
+			continue;
+		case 'b':
+			make_code(strtoul(argument, NULL, 0), 1);
 			continue;
 		case 'u':
 			if (setresuid(atoi(argument), atoi(argument), atoi(argument)))

@@ -53,6 +53,7 @@ def command(pids: tuple[int, ...], **options: Any) -> None:
         duration=options["duration"],
         say=say_engine,
     ) as session:
+        session.drop_privileges()
         with stopped_by_signals(session):
             session.record()
         if not options["quiet"]:

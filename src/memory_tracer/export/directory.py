@@ -18,7 +18,7 @@ def create_directory(directory: Path, ours: re.Pattern[str], *, force: bool) -> 
     try:
         parent = open_directory(directory.parent)
         try:
-            os.mkdir(directory.name, 0o700, dir_fd=parent)
+            os.mkdir(directory.name or ".", 0o700, dir_fd=parent)
         finally:
             os.close(parent)
         return

@@ -6,7 +6,7 @@ import contextlib
 import enum
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -109,9 +109,10 @@ class Recorder:
         for pid in pids:
             self._late.add(pid, self._user_space.baseline(pid))
 
-    def run(self) -> EndReason:
+    def run(self, ready: Callable[[], None] | None = None) -> EndReason:
         """Record until an end condition holds, take what is left in the ring, say which it was.
 
+        ``ready`` is called when nothing is needed any more but what recording itself takes.
         The program stays attached when its targets have all ended: nothing more can come, and
         detaching takes half a second that the capture need not wait for.
         """
@@ -123,6 +124,8 @@ class Recorder:
             with contextlib.suppress(PermissionError):
                 os.setpriority(os.PRIO_PROCESS, 0, _WAITED_FOR_NICENESS)
         try:
+            if ready is not None:
+                ready()
             reason = self._loop()
             if reason is not EndReason.TARGETS_ENDED:
                 self._program.detach()

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ..errors import TargetError, UsageError
-from . import process
+from . import privileges, process
 from .kernel import Kernel
 from .launch import LaunchedProcess, User
 from .loader import Program
@@ -63,6 +63,7 @@ class Session:
             settings.scope.rules(0)  # what is not there, is said before a file is made
         self.output = output
         self._scope = settings.scope
+        self._drops_privileges = False
         self._pids = {pid: process.check_traceable(pid) for pid in pids}
         with contextlib.ExitStack() as stack:
             if pids:  # the sampler needs two files for each of their threads
@@ -118,7 +119,18 @@ class Session:
         else:
             self._add_running_targets()
             self.recorder.add_baseline(self._pids)
-        return self.recorder.run()
+        return self.recorder.run(self._give_up_the_rest if self._drops_privileges else None)
+
+    def drop_privileges(self) -> None:
+        """Have ``record`` keep only the capabilities it needs. For a process with one thread.
+
+        What it gives up does not come back.
+        """
+        self._drops_privileges = True
+
+    def _give_up_the_rest(self) -> None:
+        self._writer.keep()
+        privileges.drop()
 
     def change_scope(self, scope: Scope) -> None:
         """Record other processes from now on; may be called from another thread while ``record`` runs.
