@@ -29,7 +29,7 @@ def test_list_of_capabilities_is_that_of_the_code() -> None:
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_module_executes_a_program(module: Path) -> None:
-    executing = set()
+    executing: set[str | None] = set()
     for node in ast.walk(ast.parse(module.read_text())):
         if isinstance(node, ast.Import):
             executing |= {alias.name for alias in node.names} & {"subprocess", "pty"}

@@ -150,6 +150,11 @@ class Session:
                 raise TargetError(f"process {pid} ended before it could be traced")
             self.recorder.unsampled_threads += self._program.sample(pid)
 
+    @property
+    def written_bytes(self) -> int:
+        """How long the capture is by now."""
+        return self._writer.bytes_written
+
     def stop(self) -> None:
         """End the recording soon; safe in signal handlers and from other threads."""
         self.recorder.stop()

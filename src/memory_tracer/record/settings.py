@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import time
 from dataclasses import dataclass, field
@@ -56,6 +57,17 @@ _STAMP_ERROR_NS = 20_000_000
 def recently(seconds: float) -> int:
     """What counts as recent for a recording that begins now: the time in nanoseconds since epoch."""
     return time.time_ns() - int(seconds * 1e9) - _STAMP_ERROR_NS
+
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes with an optional K, M, G or T (binary units). Raises UsageError."""
+    match = re.fullmatch(r"(\d+)([kmgt]?)(i?b)?", text.lower())
+    if match is None:
+        raise UsageError(f"{text!r} is not a size; write 64M or 4096")
+    return int(match[1]) * _UNITS[match[2]]
 
 
 @dataclass(frozen=True, slots=True)
