@@ -20,6 +20,7 @@ from memory_tracer import Criteria, EventKind, Scope, Settings, TargetError, Tra
 from memory_tracer.errors import UnsupportedError
 from memory_tracer.record.cgroups import hierarchy
 from memory_tracer.record.kernel import Kernel
+from memory_tracer.record.launch import LaunchedProcess
 from memory_tracer.record.loader import Program
 from memory_tracer.record.settings import PAGE_LOOPS
 from tests.workloads import PAGE_SIZE, Executable, Workloads, parse
@@ -403,6 +404,24 @@ def test_processes_outside_leave_nothing_behind_when_they_end(hook: str) -> None
         assert not pids & program.decided()
         assert os.getpid() in program.decided()
         assert program.counters()["events"] == 0
+    finally:
+        program.close()
+
+
+@pytest.mark.parametrize("hook", hooks())
+def test_child_of_the_recorder_is_recorded_only_once_it_executes_a_program(hook: str) -> None:
+    program = Program(Settings(hook=hook, scope=Scope()), Kernel())
+    try:
+        program.attach()
+        program.set_scope(Scope())
+        command = LaunchedProcess(["sleep", "1000"])
+        assert command.pid in program.decided()
+        assert not {command.pid, os.getpid()} & set(program.targets())
+        command.release()
+        await_that(lambda: command.pid in program.targets(), "it has executed a program")
+        os.kill(command.pid, signal.SIGKILL)
+        command.wait()
+        command.close()
     finally:
         program.close()
 
