@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,3 +152,54 @@ def test_older_capture_in_another_users_directory_is_replaced(workloads: Workloa
     with open_capture(path) as capture:
         assert losses_of(capture) == frozenset()
         assert recorded(capture) == said(parse(ran.out.splitlines()))
+
+
+#: Tries what a recording does with another user's process, without one of the capabilities that are kept.
+WITHOUT_ONE = """
+import os, sys
+from pathlib import Path
+from memory_tracer.record import privileges
+
+lacking, process = privileges.Capability[sys.argv[1]], Path("/proc", sys.argv[2])
+privileges.EFFECTIVE -= {lacking}
+privileges.PERMITTED -= {lacking}
+privileges.drop()
+
+def clear():
+    with privileges.raised(privileges.Capability.DAC_OVERRIDE):
+        os.close(os.open(process / "clear_refs", os.O_WRONLY))
+
+mapped = process / "map_files" / next((process / "maps").open()).split()[0]
+attempts = {
+    "clear": clear,
+    "read": lambda: os.close(os.open(process / "mem", os.O_RDONLY)),
+    "mapped": lambda: mapped.stat(),
+}
+for name, attempt in attempts.items():
+    try:
+        attempt()
+    except OSError:
+        print(name)
+"""
+
+
+@pytest.mark.parametrize(
+    ("capability", "failing"),
+    [
+        (Capability.DAC_OVERRIDE, {"clear"}),
+        (Capability.DAC_READ_SEARCH, {"read", "mapped"}),
+        (Capability.SYS_PTRACE, {"read", "mapped"}),
+        (Capability.CHECKPOINT_RESTORE, {"mapped"}),
+    ],
+    ids=lambda value: value.name if isinstance(value, Capability) else "",
+)
+def test_reading_takes_each_of_the_capabilities_that_are_kept_for_it(
+    capability: Capability, failing: set[str], workloads: Workloads, shared: Path
+) -> None:
+    program = shutil.copy(workloads.path("on_command"), shared)
+    with running(*AS_NOBODY, program) as target:
+        line_from(target)
+        ran = execute((sys.executable, "-c", WITHOUT_ONE, capability.name, target.pid))
+        assert end_of(target).status == 0
+    assert ran.err == ""
+    assert set(ran.out.decode().split()) == failing
