@@ -48,12 +48,17 @@ class UserSpaceReader:
         self._status = status
         self.counts = LateCounts()
 
-    def baseline(self, pid: int) -> Iterator[bytes]:
+    def baseline(self, pid: int, start_time_ns: int | None = None) -> Iterator[bytes]:
         """Everything executable in process ``pid`` now, as records in ring format.
+
+        With ``start_time_ns``, only if it is still the process that started then: another one with its
+        PID may be outside the scope.
 
         Bytes are read of anonymous memory, memfds and deleted files; mappings of files that can be
         looked up are described by path, inode and offset. Yields nothing for a process that ended.
         """
+        if start_time_ns is not None and not process.is_same(pid, start_time_ns):
+            return
         try:
             yield from self._mappings(pid, EventKind.BASELINE)
         except OSError as error:

@@ -24,13 +24,13 @@ class Newcomers:
         self._known: set[Joined] = set()
         self._next_question = 0
 
-    def take(self) -> list[int]:
-        """PIDs of those that have come since; none while it is too early to ask again."""
+    def take(self) -> list[Joined]:
+        """Those that have come since; none while it is too early to ask again."""
         now = time.monotonic_ns()
         if self._program is None or now < self._next_question:
             return []
         joined = self._program.joined()
-        new = [each.pid for each in sorted(joined - self._known)]
+        new = sorted(joined - self._known)
         self._known = joined  # who has ended is forgotten
         ended = time.monotonic_ns()
         self._next_question = ended + max(_QUESTION_NS, _COST_FACTOR * (ended - now))

@@ -285,7 +285,8 @@ class Recorder:
         if self._ring.pending() < self._program.settings.ring_bytes // 8:
             self._epochs.tick()
             self._passes.tick()
-        self.add_baseline(self._newcomers.take())
+        for pid, start, _ in self._newcomers.take():
+            self._late.add(pid, self._user_space.baseline(pid, start))
         now = time.monotonic_ns()
         if now >= self._next_counters:
             self._next_counters = now + _COUNTERS_INTERVAL_NS
