@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,7 +33,9 @@ from .recording import (
     Recorder,
     await_that,
     end_of,
+    execute,
     line_from,
+    losses_of,
     old_files,
     running,
     tool,
@@ -390,6 +393,23 @@ def test_scope_of_a_recording_by_pid_cannot_be_changed(recorder: Recorder, progr
         pytest.raises(UsageError, match="begun with a scope"),
     ):
         tracer.change_scope(Scope())
+
+
+@pytest.mark.parametrize("hook", hooks())
+def test_every_one_of_many_short_processes_is_recorded(recorder: Recorder, program: Path, hook: str) -> None:
+    count = 211
+    script = f"i=0; while [ $i -lt {count} ]; do /bin/true; i=$((i+1)); done"
+    with obedient(program, *as_user(NOBODY)) as witness:
+        before = witness.flip(SEED)
+        scope = Scope(Criteria(uids=(NOBODY,)))
+        with scoped(recorder, scope, replace(SETTINGS, hook=hook)) as tracer:
+            await_baseline(tracer, witness.pid, before)
+            ran = execute((*as_user(NOBODY), "sh", "-c", script))
+            assert ran.status == 0, ran.err
+    with open_capture(tracer.path) as capture:
+        ended = Counter(event.kind for event in capture.events(kinds={EventKind.EXEC, EventKind.EXIT}))
+        assert ended == {EventKind.EXEC: count + 1, EventKind.EXIT: count + 1}
+        assert losses_of(capture) == frozenset()
 
 
 @pytest.mark.parametrize("hook", hooks())
