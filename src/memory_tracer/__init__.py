@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .analyze.triggers import Triggers
     from .capture.certificate import Certificate
     from .capture.reader import Capture, open_capture
+    from .record.scope import Criteria, Scope
     from .record.settings import ProtectionFilter, Settings
     from .tracer import Tracer
 
@@ -55,6 +56,7 @@ __all__ = [
     "Capture",
     "CaptureError",
     "Certificate",
+    "Criteria",
     "Error",
     "Event",
     "EventKind",
@@ -74,6 +76,7 @@ __all__ = [
     "ProtectionFilter",
     "Region",
     "RegionHistory",
+    "Scope",
     "Settings",
     "Status",
     "TargetError",
@@ -88,8 +91,10 @@ __all__ = [
 _LAZY = {
     "Capture": "capture.reader",
     "Certificate": "capture.certificate",
+    "Criteria": "record.scope",
     "ProtectionFilter": "record.settings",
     "RegionHistory": "analyze.regions",
+    "Scope": "record.scope",
     "Settings": "record.settings",
     "Tracer": "tracer",
     "Triggers": "analyze.triggers",

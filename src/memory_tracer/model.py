@@ -299,6 +299,8 @@ class Process:
     first_seen_ns: int
     ended_ns: int | None
     wait_status: int | None
+    #: Its PID as it sees itself, in a PID namespace of its own.
+    namespace_pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 import threading
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .capture.reader import Capture
     from .model import Event, Page
     from .record.engines import AnySession
+    from .record.scope import Scope
 
 #: How long to wait for more of a growing capture before looking again (seconds).
 _PAUSE = 0.02
@@ -82,22 +84,30 @@ class Tracer:
     def attach(
         cls,
         *pids: int,
+        scope: Scope | None = None,
         output: str | os.PathLike[str] | None = None,
         force: bool = False,
         settings: Settings | None = None,
         duration: float | None = None,
         engine: str = "auto",
     ) -> Tracer:
-        """Record the running processes ``pids``; what is executable already comes first.
+        """Record the running processes ``pids``, or all of a ``scope``, now and later.
 
-        Raises as ``spawn`` does, and ``TargetError`` for a PID that cannot be traced.
+        What is executable already comes first. A recording of a scope ends when somebody says ``stop``
+        (leaving ``with`` does), or after ``duration``. Raises as ``spawn`` does, and ``TargetError`` for a
+        PID that cannot be traced, or what a scope names and is not there.
         """
+        settings = settings or Settings(all_calls=False, lossless=False)
+        if scope is not None:
+            settings = dataclasses.replace(settings, scope=scope)
+        if not pids and settings.scope is None:
+            raise UsageError("there is nothing to record; give PIDs or a scope")
         path, directory = _output(output)
         return cls(
             open_session(
                 engine,
                 path,
-                settings or Settings(all_calls=False, lossless=False),
+                settings,
                 pids=pids,
                 force=force,
                 duration=duration,
@@ -146,6 +156,20 @@ class Tracer:
         """End the recording soon; the targets go on."""
         if not self._ended.is_set():
             self._session.stop()
+
+    def change_scope(self, scope: Scope) -> None:
+        """Record the processes of ``scope`` from now on, and no others.
+
+        Raises ``TargetError`` for what it names and is not there; the old scope then goes on.
+        """
+        from .record.session import Session
+
+        self._check_started()
+        if self._ended.is_set():
+            raise UsageError("the recording has ended")
+        if not isinstance(self._session, Session):
+            raise UsageError("the ptrace engine has no scopes")
+        self._session.change_scope(scope)
 
     def pages(self) -> Iterator[Page]:
         """Yield pages as they arrive; ends when the recording has ended (when the targets have).

@@ -161,6 +161,36 @@ def test_symbolic_links_are_refused(tmp_path: Path, force: bool, dangling: bool)
 
 
 @pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_symbolic_links_to_directories_are_not_followed(tmp_path: Path, force: bool, below: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / below).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(elsewhere)
+
+    with pytest.raises(OutputError, match=r"/link is a symbolic link, and nothing is written through one"):
+        CaptureWriter(tmp_path / "link" / below / "c.mtrace", METADATA, force=force)
+
+    assert not list(elsewhere.rglob("*.mtrace"))
+
+
+def test_directory_that_is_exchanged_during_the_recording_is_not_the_one_that_is_changed(
+    tmp_path: Path,
+) -> None:
+    directory, path = tmp_path / "directory", tmp_path / "directory" / "c.mtrace"
+    directory.mkdir()
+    path.write_text("older")
+    writer = CaptureWriter(path, METADATA, force=True)
+    directory.rename(tmp_path / "renamed")
+    directory.mkdir()
+    path.write_text("precious")
+
+    writer.withdraw()
+
+    assert path.read_text() == "precious"
+    assert (tmp_path / "renamed" / "c.mtrace").read_text() == "older"
+
+
+@pytest.mark.parametrize("force", [False, True])
 def test_directories_and_unreachable_paths_are_refused_in_one_sentence(tmp_path: Path, force: bool) -> None:
     for path in (tmp_path, tmp_path / "no" / "such" / "directory"):
         with pytest.raises(OutputError) as caught:

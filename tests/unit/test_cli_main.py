@@ -175,7 +175,7 @@ def test_shell_gets_the_verbs_that_fit() -> None:
         "COMP_CWORD": "1",
     }
     ran = run_python("-m", "memory_tracer", **environment)
-    assert sorted(ran.stdout.split()) == ["plain,regions", "plain,report"]
+    assert sorted(ran.stdout.split()) == ["plain,record", "plain,regions", "plain,report"]
 
 
 def test_verbs_are_listed_in_the_order_of_the_help() -> None:

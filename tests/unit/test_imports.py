@@ -18,6 +18,7 @@ PACKAGE = Path(memory_tracer.__path__[0])
 ALLOWED = {
     "wire": {"wire", "errors", "model"},
     "record": {"record", "wire", "capture", "errors", "model", "version"},
+    "service": {"service", "record", "wire", "capture", "errors", "model"},
     "capture": {"capture", "analyze", "wire", "errors", "model"},
     "analyze": {"analyze", "capture", "errors", "model"},
     # Views may share: the JSON objects are export's, a region's images are show's.
@@ -66,7 +67,7 @@ def test_no_import_runs_back_up() -> None:
 
 def test_only_what_records_needs_the_recorder() -> None:
     users = {part for _, part, to in imports() if to == "record"} - {"record"}
-    assert users == {"cli", "tracer", "__init__"}
+    assert users == {"cli", "service", "tracer", "__init__"}
 
 
 @pytest.mark.parametrize(

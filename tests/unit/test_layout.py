@@ -12,6 +12,9 @@ import pytest
 import memory_tracer
 from memory_tracer.model import EventKind, LookArgument, Missing, Outcome, Protection, Status
 from memory_tracer.record.loader import OBJECT_PATH
+from memory_tracer.record.scope import KEY as SCOPE_KEY
+from memory_tracer.record.scope import Criteria, Scope
+from memory_tracer.record.scope import Kind as ScopeKind
 from memory_tracer.record.settings import Settings
 from memory_tracer.wire import layout
 from memory_tracer.wire.layout import FIELD_OFFSETS, RECORDS, SIZES, RecordType, TextKind
@@ -108,6 +111,26 @@ def test_settings_are_packed_where_the_program_looks_for_them(btf: Btf) -> None:
         assert int.from_bytes(packed[offset : offset + size], "little") == value
 
 
+def test_rules_of_a_scope_are_packed_where_the_program_looks_for_them(btf: Btf) -> None:
+    assert btf.fields("scope_key") == {"generation": (0, 4), "kind": (4, 4), "value": (8, 16)}
+    assert btf.size("scope_key") == SCOPE_KEY.size
+    scope = Scope(Criteria(uids=(7, 8), comms=("fifteen-letters",)), exclude=Criteria(uids=(8,), pids=(9,)))
+    rules = {
+        SCOPE_KEY.unpack(key): int.from_bytes(effect, "little") for key, effect in scope.rules(3).items()
+    }
+    include, exclude = (enumerators("scope_effect")[f"SCOPE_{name}"] for name in ("INCLUDE", "EXCLUDE"))
+    excludes = constant("SCOPE_HEAD_EXCLUDES")
+    head = (1 << ScopeKind.HEAD) | (1 << ScopeKind.UID) | (1 << ScopeKind.COMM)
+    head |= (1 << ScopeKind.UID | 1 << ScopeKind.PID) << excludes
+    assert rules == {
+        (3, ScopeKind.HEAD, bytes(16)): head,
+        (3, ScopeKind.UID, bytes([7]).ljust(16, b"\0")): include,
+        (3, ScopeKind.UID, bytes([8]).ljust(16, b"\0")): include | exclude,
+        (3, ScopeKind.COMM, b"fifteen-letters\0"): include,
+        (3, ScopeKind.PID, bytes([9]).ljust(16, b"\0")): exclude,
+    }
+
+
 @pytest.mark.parametrize(
     ("enum", "prefix", "values"),
     [
@@ -121,6 +144,7 @@ def test_settings_are_packed_where_the_program_looks_for_them(btf: Btf) -> None:
             {reason.name: reason for reason in Missing if reason not in (Missing.UNKNOWN, Missing.DAMAGED)},
         ),
         ("look_argument", "LOOK_", LookArgument.__members__),
+        ("scope_kind", "SCOPE_", ScopeKind.__members__),
         ("record_flags", "FLAG_", {name: getattr(layout, f"FLAG_{name}") for name in FLAGS}),
     ],
     ids=lambda value: value if isinstance(value, str) and not value.endswith("_") else "",

@@ -59,6 +59,8 @@
 #define VM_SHARED 0x8UL
 #define VM_HUGETLB 0x00400000UL
 
+#define PF_EXITING 0x00000004 /* include/linux/sched.h */
+#define PF_KTHREAD 0x00200000
 #define SIGNAL_GROUP_EXIT 0x4       /* include/linux/sched/signal.h */
 #define S_PRIVATE (1 << 9)          /* include/linux/fs.h: an inode that has no file descriptors */
 #define READ_IMPLIES_EXEC 0x0400000 /* include/uapi/linux/personality.h */

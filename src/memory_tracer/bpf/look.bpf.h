@@ -333,7 +333,8 @@ static __always_inline int look(const bool others)
 		target->flags &= ~TARGET_CHANGES;
 	if (others && configured.flags & CONFIG_OTHERS)
 		bpf_task_release(task);
-	if (job->awaits_calls)
+	/* What this kernel has no function for must not be reachable, even where it is never reached. */
+	if (leaves_work(ENGINE_ITERATOR) && job->awaits_calls)
 		leave_wait(job);
 	if (!job->has_closing)
 		return 0;

@@ -219,7 +219,7 @@ static __always_inline int exit_thread(void *ctx, const enum loop_engine engine)
 	if (!target || !job)
 		return 0;
 	bpf_map_delete_elem(&fetches, &thread);
-	if (!(target->flags & TARGET_WAITS_FOR_EXEC)) {
+	if (!(target->flags & (TARGET_WAITS_FOR_EXEC | TARGET_OUTSIDE))) {
 		begin_event(job, target, last ? EVENT_EXIT : EVENT_THREAD_EXIT);
 		event = &job->event;
 		event->result = BPF_CORE_READ(task, exit_code);
@@ -310,7 +310,7 @@ static __always_inline int after_exec(void *ctx)
 	struct page_job *job = this_job();
 
 	on_exec(bpf_get_current_task_btf(), true);
-	if (current_target() && job)
+	if (traced_target() && job)
 		look_before(ctx, job, 0, ~0ULL, EVENT_EXEC_MAPPING);
 	return 0;
 }
@@ -425,6 +425,49 @@ int submit_request__lock(struct bpf_raw_tracepoint_args *ctx)
 	struct io_kiocb___any *request = (void *)ctx->args[0];
 
 	return before_request(ctx, BPF_CORE_READ(request, opcode));
+}
+
+/* ---- the scope --------------------------------------------------------------------------------- */
+
+/* The name is about to change; what that means is found out when it has. */
+SEC("?raw_tp/task_rename")
+int task_renamed(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (void *)ctx->args[0];
+	__u32 pid = BPF_CORE_READ(task, tgid);
+	struct trace_target *target;
+
+	if ((__u32)BPF_CORE_READ(task, pid) != pid)
+		return 0;
+	target = bpf_map_lookup_elem(&targets, &pid);
+	if (target)
+		target->flags |= TARGET_RENAMED;
+	return 0;
+}
+
+/* User space reads this to its end when there are new rules; it has nothing to say. */
+SEC("?iter/task")
+int decide_all(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct trace_target *target;
+	__u64 address = 0;
+	__u32 pid;
+
+	if (!task || !BPF_CORE_READ(task, mm) || !BPF_CORE_READ(task, signal, live.counter))
+		return 0;
+	pid = BPF_CORE_READ(task, tgid);
+	target = bpf_map_lookup_elem(&targets, &pid);
+	if (target && (target->flags & TARGET_OWN || target->generation == scope_generation))
+		return 0;
+	bpf_probe_read_kernel(&address, sizeof(address), &task); /* global functions take numbers only */
+	decide(address, OCCASION_RUNNING);
+	/* If its end was missed meanwhile, nobody else would take it out again. */
+	target = bpf_map_lookup_elem(&targets, &pid);
+	if (target && !BPF_CORE_READ(task, signal, live.counter) &&
+	    target->start_time_ns == BPF_CORE_READ(task, group_leader, start_boottime))
+		bpf_map_delete_elem(&targets, &pid);
+	return 0;
 }
 
 /* ---- sampling --------------------------------------------------------------------------------- */

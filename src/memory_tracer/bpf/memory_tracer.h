@@ -249,6 +249,7 @@ enum configuration_flags {
 	CONFIG_ALL_CALLS = 1 << 7,     /* all system calls are seen, those of the 32-bit ABI among them */
 	CONFIG_HUGETLB_CACHE = 1 << 8, /* hugetlbfs's page cache is indexed like all others */
 	CONFIG_FETCH = 1 << 9,         /* fault pages in, from work that runs before a call returns */
+	CONFIG_SCOPE = 1 << 10,        /* targets are what scope_rules say, and not named by PID */
 };
 
 /*
@@ -291,6 +292,9 @@ enum target_flags {
 	TARGET_WAITS_FOR_EXEC = 1 << 0, /* still our own launcher: nothing counts before execve */
 	TARGET_COMPARES_MUCH = 1 << 1,  /* would gain from having its accessed bits cleared */
 	TARGET_CHANGES = 1 << 2,        /* may have executable memory that changes without a call */
+	TARGET_OUTSIDE = 1 << 3,        /* not traced: it was looked at, and is not in the scope */
+	TARGET_OWN = 1 << 4,            /* not traced before it executes a program: a child of the recorder */
+	TARGET_RENAMED = 1 << 5,        /* to be decided again */
 };
 
 /* Value of the targets map; the key is the tgid. */
@@ -303,6 +307,35 @@ struct trace_target {
 	__s64 pass_credit;   /* pages that passes may send before they have to wait */
 	__u64 call_ns;       /* when it last made a system call before which to look */
 	__s64 call_credit;   /* nanoseconds that such looks may take */
+	__u64 cgroup_id;     /* the decision is about it as it was then: in this group (version 2), */
+	__u32 uid;           /* with this user id, */
+	__u32 generation;    /* and under the rules of this generation */
+	__u32 joined;        /* how often it came into the scope while it was running */
+	__u32 reserved;
+};
+
+/* Criteria of a scope: what a rule of that kind compares. */
+enum scope_kind {
+	SCOPE_HEAD = 0,   /* nothing: which kinds there are in a generation of rules */
+	SCOPE_CGROUP = 1, /* the id of the group, or of one above it */
+	SCOPE_UID = 2,
+	SCOPE_COMM = 3, /* of the process's first thread */
+	SCOPE_EXE = 4,  /* inode and device of the program */
+	SCOPE_PID = 5,
+};
+
+/* Value of a rule. That of SCOPE_HEAD has bit `kind` for what includes, bit 16 + `kind` for what excludes. */
+#define SCOPE_HEAD_EXCLUDES 16
+enum scope_effect {
+	SCOPE_INCLUDE = 1 << 0,
+	SCOPE_EXCLUDE = 1 << 1,
+};
+
+/* Key of the map scope_rules; rules of another generation than the current one are not there. */
+struct scope_key {
+	__u32 generation;
+	__u32 kind; /* enum scope_kind */
+	__u64 value[2];
 };
 
 #endif

@@ -4,6 +4,7 @@
 #define PROCESS_BPF_H
 
 #include "pages.bpf.h"
+#include "scope.bpf.h"
 
 static __always_inline __u64 start_time_of(struct task_struct *task)
 {
@@ -161,21 +162,36 @@ static __always_inline void note_caller(struct event_record *event)
 	event->caller_sp = PT_REGS_SP(registers);
 }
 
+/* Whether process `pid` is the recorder, or a child of it that has not executed a program. */
+static __always_inline bool is_own(const struct trace_target *target, __u32 pid)
+{
+	return configured.flags & CONFIG_SCOPE && (target->flags & TARGET_OWN || pid == configured.recorder);
+}
+
 static __always_inline void on_fork(struct task_struct *parent, struct task_struct *child)
 {
 	__u32 parent_pid = BPF_CORE_READ(parent, tgid), pid = BPF_CORE_READ(child, tgid);
-	struct trace_target *target = bpf_map_lookup_elem(&targets, &parent_pid);
+	struct trace_target *target = decided_target();
 	struct trace_target new_target = {};
 	struct page_job *job = this_job();
 	struct event_record *event;
 
 	if (!target || !job)
 		return;
+	if (parent_pid != pid && is_own(target, parent_pid)) {
+		new_target.flags = TARGET_OUTSIDE | TARGET_OWN;
+		bpf_map_update_elem(&targets, &pid, &new_target, BPF_ANY);
+	}
+	if (target->flags & TARGET_OUTSIDE)
+		return;
 	if (parent_pid != pid) {
-		if (!(configured.flags & CONFIG_FOLLOW))
+		if (!(configured.flags & (CONFIG_FOLLOW | CONFIG_SCOPE)))
 			return;
 		new_target.start_time_ns = BPF_CORE_READ(child, start_boottime);
 		new_target.flags = target->flags;
+		new_target.cgroup_id = target->cgroup_id;
+		new_target.uid = target->uid;
+		new_target.generation = target->generation;
 		if (bpf_map_update_elem(&targets, &pid, &new_target, BPF_ANY)) {
 			count(COUNTER_TARGETS_FULL, 1);
 			return;
@@ -287,13 +303,16 @@ static __always_inline void send_exec_mappings(struct page_job *job, struct task
 /* Without a VMA iterator user space lists the mappings, when it sees STATUS_MAPPINGS_INCOMPLETE. */
 static __always_inline void on_exec(struct task_struct *task, const bool has_vma_iterator)
 {
-	struct trace_target *target = current_target();
 	struct page_job *job = this_job();
+	struct trace_target *target;
 	struct event_record *event;
 	struct mm_struct *mm;
 	struct file *file;
 
-	if (!target || !job)
+	if (configured.flags & CONFIG_SCOPE)
+		decide(bpf_get_current_task(), OCCASION_EXEC);
+	target = current_target();
+	if (!target || target->flags & TARGET_OUTSIDE || !job)
 		return;
 	target->flags &= ~TARGET_WAITS_FOR_EXEC;
 	begin_event(job, target, EVENT_EXEC);

@@ -367,17 +367,12 @@ static __always_inline struct trace_target *current_target(void)
 	return bpf_map_lookup_elem(&targets, &pid);
 }
 
-/* The entry of process `pid`, or NULL when nothing of it counts: it may still be our own launcher. */
+/* The entry of process `pid`, or NULL when nothing of it counts: it may be our own launcher, or be outside. */
 static __always_inline struct trace_target *traced_process(__u32 pid)
 {
 	struct trace_target *target = bpf_map_lookup_elem(&targets, &pid);
 
-	return target && !(target->flags & TARGET_WAITS_FOR_EXEC) ? target : NULL;
-}
-
-static __always_inline struct trace_target *traced_target(void)
-{
-	return traced_process(bpf_get_current_pid_tgid() >> 32);
+	return target && !(target->flags & (TARGET_WAITS_FOR_EXEC | TARGET_OUTSIDE)) ? target : NULL;
 }
 
 static __always_inline void count(enum trace_counter which, __u64 amount)

@@ -26,6 +26,7 @@ class _Life:
     command_line: tuple[str, ...] = ()
     ended_ns: int | None = None
     wait_status: int | None = None
+    namespace_pid: int | None = None
 
 
 def list_processes(relations: Relations, decoder: Decoder, texts: Texts) -> tuple[Process, ...]:
@@ -44,12 +45,16 @@ def _lives(relations: Relations, decoder: Decoder, texts: Texts) -> list[_Life]:
         bearers[pid].append(number)
     steps = np.flatnonzero(np.isin(relations.events["kind"], _STEPS))
     rows = relations.events[steps]
-    columns = [rows[name].tolist() for name in ("kind", "ordinal", "parent_pid", "timestamp_ns", "result")]
-    for event, process, kind, ordinal, parent_pid, timestamp, result in zip(
+    columns = [
+        rows[name].tolist()
+        for name in ("kind", "ordinal", "parent_pid", "timestamp_ns", "result", "namespace_pid")
+    ]
+    for event, process, kind, ordinal, parent_pid, timestamp, result, inner in zip(
         steps.tolist(), relations.event_process[steps].tolist(), *columns, strict=True
     ):
         life = lives[process]
         life.parent_pid = life.parent_pid or parent_pid or None
+        life.namespace_pid = life.namespace_pid or inner or None
         parents = [number for number in bearers.get(parent_pid, ()) if number < process]
         if kind == EventKind.FORK and parents:
             # Until it calls execve, a child runs its parent's program.
@@ -77,4 +82,5 @@ def _process(life: _Life, head: Rows, last: Rows | None) -> Process:
         first_seen_ns=int(head["timestamp_ns"]),
         ended_ns=life.ended_ns,
         wait_status=life.wait_status,
+        namespace_pid=life.namespace_pid,
     )

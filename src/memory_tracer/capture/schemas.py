@@ -85,6 +85,7 @@ SCHEMAS: dict[str, Columns] = {
         ("first_seen_ns", "u64"),
         ("ended_ns", "u64"),
         ("wait_status", "i64"),
+        ("namespace_pid", "u32"),
     ),
 }
 

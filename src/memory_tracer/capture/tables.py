@@ -184,7 +184,9 @@ def _history(history: RegionHistory) -> dict[str, Any]:
 
 def _process(process: Process) -> dict[str, Any]:
     return {
-        **_fields(process, "pid", "parent_pid", "uid", "first_seen_ns", "ended_ns", "wait_status"),
+        **_fields(
+            process, "pid", "parent_pid", "uid", "first_seen_ns", "ended_ns", "wait_status", "namespace_pid"
+        ),
         "process_start_ns": process.start_time_ns,
         "comm": _text(process.comm),
         "path": _text(process.path),

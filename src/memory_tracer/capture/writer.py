@@ -208,6 +208,10 @@ class CaptureWriter:
         except OSError as failure:
             raise OutputError(f"{self.path} could not be written out: {failure.strerror}") from failure
 
+    def keep(self) -> None:
+        """Remove the file that this one replaces: the recording has begun."""
+        self._output.keep()
+
     def withdraw(self) -> None:
         """Close and remove the file; one that it replaced is back. For a recording that never began."""
         self._output.withdraw()

@@ -25,6 +25,7 @@ from ..record.settings import (
     RECENT_SECONDS,
     ProtectionFilter,
     Settings,
+    parse_size,
     recently,
 )
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _RECORDED_KINDS = [str(kind) for kind in EventKind if kind >= EventKind.MMAP]
 
 
@@ -46,10 +46,10 @@ class Size(click.ParamType[int]):
         """Return bytes."""
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+)([kmgt]?)(i?b)?", str(value).lower())
-        if match is None:
-            self.fail(f"{value!r} is not a size; write 64M or 4096", param, ctx)
-        return int(match[1]) * _UNITS[match[2]]
+        try:
+            return parse_size(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Requested(click.ParamType[ProtectionFilter]):

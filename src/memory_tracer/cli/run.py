@@ -51,6 +51,7 @@ def command(ctx: click.Context, /, command_line: tuple[str, ...], **options: Any
         duration=options["duration"],
         say=say_engine,
     ) as session:
+        session.drop_privileges()
         with stopped_by_signals(session):
             session.record()
         if not options["quiet"]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
+from ..capture.output import open_directory
 from ..errors import OutputError
 
 
@@ -14,7 +16,11 @@ def create_directory(directory: Path, ours: re.Pattern[str], *, force: bool) -> 
     ``ours`` are the names of such files. Raises ``OutputError``.
     """
     try:
-        directory.mkdir(mode=0o700)
+        parent = open_directory(directory.parent)
+        try:
+            os.mkdir(directory.name or ".", 0o700, dir_fd=parent)
+        finally:
+            os.close(parent)
         return
     except FileExistsError as error:
         if not force or directory.is_symlink() or not directory.is_dir():

@@ -150,6 +150,7 @@ def process_object(process: Process) -> Object:
         "first_seen_ns": process.first_seen_ns,
         "ended_ns": process.ended_ns,
         "wait_status": process.wait_status,
+        "namespace_pid": process.namespace_pid,
     }
 
 

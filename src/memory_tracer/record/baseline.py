@@ -48,12 +48,17 @@ class UserSpaceReader:
         self._status = status
         self.counts = LateCounts()
 
-    def baseline(self, pid: int) -> Iterator[bytes]:
+    def baseline(self, pid: int, start_time_ns: int | None = None) -> Iterator[bytes]:
         """Everything executable in process ``pid`` now, as records in ring format.
+
+        With ``start_time_ns``, only if it is still the process that started then: another one with its
+        PID may be outside the scope.
 
         Bytes are read of anonymous memory, memfds and deleted files; mappings of files that can be
         looked up are described by path, inode and offset. Yields nothing for a process that ended.
         """
+        if start_time_ns is not None and not process.is_same(pid, start_time_ns):
+            return
         try:
             yield from self._mappings(pid, EventKind.BASELINE)
         except OSError as error:
@@ -72,14 +77,14 @@ class UserSpaceReader:
     def _mappings(self, pid: int, kind: EventKind) -> Iterator[bytes]:
         who = self._identity(pid)
         name = process.comm(pid)
-        parent = process.parent_pid(pid)
+        parent, inner = process.parent_pid(pid), process.namespace_id(pid)
         if not self._is_wanted(pid, name):
             return
         with self.open(pid) as memory:
             yield self._encoder.command_line(who, memory.command_line())
             for mapping in memory.mappings():
                 if self._matters(mapping, kind):
-                    yield from self._mapping(memory, who, mapping, kind, name, parent)
+                    yield from self._mapping(memory, who, mapping, kind, name, parent, inner)
 
     def open(self, pid: int) -> ProcessMemory:
         """The memory of a process, to be read from; raises OSError when it is gone."""
@@ -111,6 +116,7 @@ class UserSpaceReader:
         kind: EventKind,
         name: bytes,
         parent: int,
+        inner: int,
     ) -> Iterator[bytes]:
         pages = (mapping.end - mapping.start) // PAGE_SIZE
         if mapping.inode:
@@ -132,6 +138,8 @@ class UserSpaceReader:
             file_offset=mapping.offset,
             page_count=pages,
             parent_pid=parent,
+            namespace_pid=inner,
+            namespace_tid=inner,
             comm=name[:15],
         )
         yield record

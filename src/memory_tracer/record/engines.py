@@ -50,6 +50,10 @@ def open_session(
 
     if engine not in ENGINES:
         raise UsageError(f"{engine!r} is not an engine; there are {', '.join(ENGINES)}")
+    if settings.scope is not None:
+        if engine == "ptrace":
+            raise UsageError("the ptrace engine records processes by PID only; a scope takes --engine ebpf")
+        engine = "ebpf"
     if engine == "ptrace":
         return PtraceSession(output, settings, **options)
     from .session import Session

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 
 from .loader import Program
+from .privileges import Capability, raised
 from .process import is_same
 
 #: How often targets are asked whether they need it (nanoseconds).
@@ -49,7 +50,7 @@ class Epochs:
         if not is_same(pid, start_time_ns) or not self._program.set_epoch(pid, 0):
             return
         try:
-            with open(f"/proc/{pid}/clear_refs", "w") as file:
+            with raised(Capability.DAC_OVERRIDE), open(f"/proc/{pid}/clear_refs", "w") as file:
                 file.write("2")
         except OSError:  # it ended, or this kernel has no clear_refs: everything goes on being compared
             return

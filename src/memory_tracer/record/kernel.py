@@ -216,10 +216,11 @@ class Kernel:
                 f"the tracepoint {category}:{name} cannot be used", detail=str(error)
             ) from error
 
-    def open_sampler(self, tid: int, frequency: int) -> int:
+    def open_sampler(self, tid: int, frequency: int, cpu: int = -1) -> int:
         """Open a perf event on thread ``tid`` and all it starts: ``frequency`` interrupts per CPU second.
 
-        Counts user time only; raises OSError when the kernel refuses.
+        With -1 for ``tid`` it is on all that runs on ``cpu``. Counts user time only; raises OSError when the
+        kernel refuses.
         """
         attributes = _PERF_ATTRIBUTES.pack(
             _PERF_TYPE_SOFTWARE,
@@ -228,12 +229,12 @@ class Kernel:
             frequency,
             0,
             0,
-            _PERF_INHERIT | _PERF_EXCLUDE_KERNEL | _PERF_FREQUENCY,
+            (_PERF_INHERIT if cpu < 0 else 0) | _PERF_EXCLUDE_KERNEL | _PERF_FREQUENCY,
             0,
             0,
             0,
         )
-        return self._perf_event_open(attributes, tid, -1)
+        return self._perf_event_open(attributes, tid, cpu)
 
     def _perf_event_open(self, attributes: bytes, tid: int, cpu: int) -> int:
         number = _SYS_PERF_EVENT_OPEN.get(os.uname().machine)

@@ -21,6 +21,7 @@ from ..errors import LoadError, PrivilegeError, UnsupportedError
 
 _SONAME = "libbpf.so.1"
 _LOG_LIMIT = 1 << 20
+_ITERATOR_BYTES = 1 << 16
 _LEVEL_INFO = 1  # enum libbpf_print_level; above it is tracing of libbpf itself
 
 _PRINT_CALLBACK = CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
@@ -41,7 +42,10 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "bpf_program__fd": (c_int, [c_void_p]),
     "bpf_program__attach": (c_void_p, [c_void_p]),
     "bpf_program__attach_perf_event": (c_void_p, [c_void_p, c_int]),
+    "bpf_program__attach_iter": (c_void_p, [c_void_p, c_void_p]),
     "bpf_link__destroy": (c_int, [c_void_p]),
+    "bpf_link__fd": (c_int, [c_void_p]),
+    "bpf_iter_create": (c_int, [c_int]),
     "bpf_map__fd": (c_int, [c_void_p]),
     "bpf_map__set_max_entries": (c_int, [c_void_p, c_uint32]),
     "bpf_map__reuse_fd": (c_int, [c_void_p, c_int]),
@@ -51,7 +55,10 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "bpf_map_lookup_elem": (c_int, [c_int, c_void_p, c_void_p]),
     "bpf_map_update_elem": (c_int, [c_int, c_void_p, c_void_p, c_uint64]),
     "bpf_map_delete_elem": (c_int, [c_int, c_void_p]),
-    "bpf_map_get_next_key": (c_int, [c_int, c_void_p, c_void_p]),
+    "bpf_map_lookup_batch": (
+        c_int,
+        [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p],
+    ),
     "bpf_prog_test_run_opts": (c_int, [c_int, c_void_p]),
     "libbpf_num_possible_cpus": (c_int, []),
     "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
@@ -63,6 +70,9 @@ BTF_KIND_DATASEC = 15
 _BPF_MAP_TYPE_RINGBUF = 27
 
 _MISMATCH = "the BPF object and this version of memory-tracer do not belong together; reinstall it"
+
+#: Entries of a map read at once; more than any bucket of a hash map holds.
+_BATCH = 1024
 
 #: Update flags of bpf(2).
 BPF_ANY = 0
@@ -207,13 +217,26 @@ class Map:
         """Remove ``key`` if it is there."""
         self._library.call("bpf_map_delete_elem", self.fd, key)
 
-    def keys(self, size: int) -> Iterator[bytes]:
-        """Walk over the keys (``size`` bytes each)."""
-        previous: bytes | None = None
-        following = ctypes.create_string_buffer(size)
-        while self._library.call("bpf_map_get_next_key", self.fd, previous, following) == 0:
-            previous = following.raw
-            yield previous
+    def items(self, key_size: int, value_size: int) -> Iterator[tuple[bytes, bytes]]:
+        """Walk over keys and values of a hash map, many at a time; entries may come and go meanwhile."""
+        keys = ctypes.create_string_buffer(key_size * _BATCH)
+        values = ctypes.create_string_buffer(value_size * _BATCH)
+        position, count = c_uint32(), c_uint32()
+        begun, result = None, 0
+        while result == 0:
+            count.value = _BATCH
+            result = self._library.call(
+                "bpf_map_lookup_batch",
+                *(self.fd, begun, ctypes.byref(position), keys, values, ctypes.byref(count), None),
+            )
+            if result not in (0, -errno.ENOENT):  # ENOENT: that was the last piece
+                _check(result, "read a kernel map")
+            begun = ctypes.byref(position)
+            for index in range(count.value):
+                yield (
+                    keys.raw[index * key_size : (index + 1) * key_size],
+                    values.raw[index * value_size : (index + 1) * value_size],
+                )
 
 
 class Object:
@@ -336,6 +359,18 @@ class Object:
     def attach(self, name: str) -> None:
         """Attach program ``name`` as its section says."""
         self._keep(name, self._attempt(name, "bpf_program__attach", self._program(name)))
+
+    def run_iterator(self, name: str) -> None:
+        """Have an iterator program go over all there is, once; what it prints is dropped."""
+        link = self._attempt(name, "bpf_program__attach_iter", self._program(name), None)
+        try:
+            descriptor = self.library.call("bpf_iter_create", self.library.call("bpf_link__fd", link))
+            _check(descriptor, f"run {name}")
+            with open(descriptor, "rb", buffering=0) as output:
+                while output.read(_ITERATOR_BYTES):
+                    pass
+        finally:
+            self.library.call("bpf_link__destroy", link)
 
     def attach_perf_event(self, name: str, descriptor: int) -> None:
         """Attach program ``name`` to an open perf event; libbpf takes the descriptor over."""

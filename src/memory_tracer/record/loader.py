@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..errors import LoadError, PrivilegeError, UnsupportedError
 from ..wire.layout import COUNTERS
@@ -21,6 +22,7 @@ from .ahead import Ahead
 from .kernel import Kernel
 from .libbpf import BPF_EXIST, Library, Map, Object
 from .process import has_ended
+from .scope import EFFECT, KEY, Scope
 from .settings import Settings
 
 OBJECT_PATH: Final = Path(__file__).parent.parent / "bpf" / "memory_tracer.bpf.o"
@@ -50,10 +52,13 @@ _UNATTACHED: Final = (
     "look__lock",
     "look_at_other__lock",
     "sample__iterator",
+    "decide_all",
 )
+#: Programs that are there for a scope only.
+_SCOPE_PROGRAMS: Final = ("task_renamed", "decide_all")
 #: The suffix of programs of the hook mm-lock, and what it shares with the other one.
 _LOCK_VARIANT: Final = "lock"
-_SHARED_BY_HOOKS: Final = ("process_fork", "find_direct_map", "sample__iterator")
+_SHARED_BY_HOOKS: Final = ("process_fork", "find_direct_map", "sample__iterator", *_SCOPE_PROGRAMS)
 #: Programs that walk over VMAs (bpf_iter_task_vma_new, Linux 6.7).
 _VMA_PROGRAMS: Final = (
     "look",
@@ -80,10 +85,16 @@ _ONE_KEY: Final = bytes(4)
 _CALLS: Final = struct.Struct("<2I")
 _CALLS_SECTION: Final = ".data.calls"
 
-_TARGET: Final = struct.Struct("<QIIQQqQq")
+_TARGET: Final = struct.Struct("<QIIQQqQqQ4I")
 _TARGET_KEY: Final = struct.Struct("<I")
 _TARGET_WAITS_FOR_EXEC: Final = 1 << 0
 _TARGET_COMPARES_MUCH: Final = 1 << 1
+_TARGET_CHANGES: Final = 1 << 2
+_TARGET_OUTSIDE: Final = 1 << 3
+
+#: The variable ``scope_generation`` of scope.bpf.h.
+_GENERATION: Final = struct.Struct("<I")
+_GENERATION_SECTION: Final = ".data.scope"
 
 #: ADVICE_PASS and PASS_PIECES of memory_tracer.h.
 _ADVICE_PASS: Final = 0x7061
@@ -92,6 +103,14 @@ _PASS_PIECES: Final = 3
 _PASS_BYTE: Final = ctypes.create_string_buffer(1)
 _PASS_TO: Final = (ctypes.c_size_t * (2 * _PASS_PIECES))(ctypes.addressof(_PASS_BYTE), 1)
 _PASS_FROM: Final = (ctypes.c_size_t * 2)(0, 1)
+
+
+class Joined(NamedTuple):
+    """A process that came into the scope while it was running, and how often it did."""
+
+    pid: int
+    start_time_ns: int
+    times: int
 
 
 class Program:
@@ -115,6 +134,7 @@ class Program:
                 "build it with `python -m memory_tracer.bpf.build`"
             )
         self.settings = settings
+        self._generation = 0
         self._kernel = kernel
         self._libc = ctypes.CDLL(None)
         self.library = library or Library()
@@ -185,6 +205,7 @@ class Program:
                 wanted &= has_vma_iterator or base not in _VMA_PROGRAMS
                 wanted &= base != "enter_exit_group" or not self._kernel.exits_with_memory
                 wanted &= base != "before_call" or self.settings.all_calls
+            wanted &= name not in _SCOPE_PROGRAMS or self.settings.scope is not None
             self._object.set_autoload(name, wanted)
             if wanted and name not in _UNATTACHED:
                 chosen.append(name)
@@ -273,7 +294,30 @@ class Program:
     def add_target(self, pid: int, *, waits_for_exec: bool = False) -> None:
         """Trace process ``pid`` from now on, or from its next execve on."""
         flags = _TARGET_WAITS_FOR_EXEC if waits_for_exec else 0
-        self._object.map("targets").update(_TARGET_KEY.pack(pid), _TARGET.pack(0, flags, *[0] * 6))
+        self._object.map("targets").update(_TARGET_KEY.pack(pid), _TARGET.pack(0, flags, *[0] * 11))
+
+    def set_scope(self, scope: Scope) -> None:
+        """Trace the processes of ``scope`` from now on, and no others.
+
+        The new rules are all there before they hold. Raises TargetError for what ``scope`` names and is
+        not there; the old one then goes on.
+        """
+        self._generation += 1
+        rules, table = scope.rules(self._generation), self._object.map("scope_rules")
+        for key, effect in rules.items():
+            table.update(key, effect)
+        self._object.map(_GENERATION_SECTION).update(_ONE_KEY, _GENERATION.pack(self._generation))
+        self._object.run_iterator("decide_all")
+        for key, _ in list(table.items(KEY.size, EFFECT.size)):
+            if key not in rules:
+                table.delete(key)
+
+    def sample_all_cpus(self) -> int:
+        """Interrupt whatever runs, to see what targets execute; returns for how many CPUs it was refused."""
+        if not self.looks_last or not self.settings.sample_rate:
+            return 0
+        cpus = range(self.library.call("libbpf_num_possible_cpus"))
+        return sum(not self._sample(-1, cpu) for cpu in cpus)
 
     def sample(self, pid: int) -> int:
         """Interrupt process ``pid`` and what it starts, to see what it executes.
@@ -286,7 +330,7 @@ class Program:
         done: set[int] = set()
         # A thread started by one that is sampled is sampled, too; others may start while we go round.
         while waiting := self._threads(pid) - done:
-            refused += sum(not self._sample_thread(tid) for tid in waiting)
+            refused += sum(not self._sample(tid) for tid in waiting)
             done |= waiting
         return refused
 
@@ -297,12 +341,12 @@ class Program:
         except OSError:
             return set()  # it ended
 
-    def _sample_thread(self, tid: int) -> bool:
-        """Returns False when the kernel refuses; a thread that has ended needs no sampling."""
+    def _sample(self, tid: int, cpu: int = -1) -> bool:
+        """Returns False when the kernel refuses; a thread that ended, or a CPU that is off, needs none."""
         try:
-            descriptor = self._kernel.open_sampler(tid, self.settings.sample_rate)
+            descriptor = self._kernel.open_sampler(tid, self.settings.sample_rate, cpu)
         except OSError as error:
-            return has_ended(error)
+            return has_ended(error) or (cpu >= 0 and error.errno == errno.ENODEV)
         if descriptor < resource.getrlimit(resource.RLIMIT_NOFILE)[0] - _RESERVED_FILES:
             with contextlib.suppress(LoadError):
                 self._object.attach_perf_event("sample__iterator", descriptor)
@@ -316,19 +360,31 @@ class Program:
 
     def targets(self) -> list[int]:
         """PIDs traced at this moment."""
-        return [_TARGET_KEY.unpack(key)[0] for key in self._object.map("targets").keys(_TARGET_KEY.size)]
+        return [pid for pid, _ in self._entries()]
+
+    def decided(self) -> set[int]:
+        """PIDs of all that are remembered: the targets, and with a scope those outside."""
+        items = self._object.map("targets").items(_TARGET_KEY.size, _TARGET.size)
+        return {_TARGET_KEY.unpack(key)[0] for key, _ in items}
+
+    def changing_targets(self) -> list[int]:
+        """PIDs of those that may have executable memory which changes without a call."""
+        return [pid for pid, (_, flags, *_) in self._entries() if flags & _TARGET_CHANGES]
+
+    def joined(self) -> set[Joined]:
+        """Those that came into the scope while they were running."""
+        return {Joined(pid, start, times) for pid, (start, *_, times, _) in self._entries() if times}
+
+    def _entries(self) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """PID and fields of each process that is traced."""
+        for key, value in self._object.map("targets").items(_TARGET_KEY.size, _TARGET.size):
+            fields = _TARGET.unpack(value)
+            if not fields[1] & _TARGET_OUTSIDE:
+                yield _TARGET_KEY.unpack(key)[0], fields
 
     def comparing_much(self) -> list[tuple[int, int]]:
         """PIDs and start times (ns since boot) of those who would gain from a new epoch."""
-        table = self._object.map("targets")
-        found = []
-        for key in table.keys(_TARGET_KEY.size):
-            value = table.lookup(key, _TARGET.size)
-            if value is not None:
-                start, flags, *_ = _TARGET.unpack(value)
-                if flags & _TARGET_COMPARES_MUCH:
-                    found.append((_TARGET_KEY.unpack(key)[0], start))
-        return found
+        return [(pid, start) for pid, (start, flags, *_) in self._entries() if flags & _TARGET_COMPARES_MUCH]
 
     def step(self, pid: int, tid: int) -> bool:
         """Compare the next pages of process ``pid`` that can change without a call; False at the end.

@@ -48,7 +48,12 @@ class Passes:
         if started >= self._next_threads:
             self._threads.clear()
             self._next_threads = started + _THREADS_NS
-        for pid in self._program.targets():
+            pids = self._program.targets()
+        elif self._program.settings.scope is not None:
+            pids = self._program.changing_targets()  # of a whole machine, few are worth it each time
+        else:
+            pids = self._program.targets()
+        for pid in pids:
             self._pass_over(pid)
         self.made += 1
         ended = time.monotonic_ns()

@@ -70,6 +70,17 @@ def comm(pid: int) -> bytes:
     return _stat_fields(pid)[0].encode(errors="surrogateescape")
 
 
+def namespace_id(tid: int) -> int:
+    """The ID of a thread as it sees itself; 0 when it is gone."""
+    try:
+        for line in Path(f"/proc/{tid}/status").read_text(errors="replace").splitlines():
+            if line.startswith("NSpid:"):
+                return int(line.split()[-1])
+    except OSError:
+        pass
+    return 0
+
+
 def living_thread(pid: int) -> int:
     """A thread of process ``pid`` that has not ended: the first one, unless the others outlive it.
 

@@ -6,7 +6,7 @@ import contextlib
 import enum
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +20,7 @@ from .baseline import UserSpaceReader
 from .epochs import Epochs
 from .late import LateReads
 from .loader import Program
+from .newcomers import Newcomers
 from .passes import Passes
 from .ring import Ring
 
@@ -86,6 +87,7 @@ class Recorder:
         self._late = LateReads()
         self._epochs = Epochs(program)
         self._passes = Passes(program, program.settings.pass_rate)
+        self._newcomers = Newcomers(program)
         self._command = command
         self._end_with_command = end_with_command
         self._duration = duration
@@ -96,7 +98,7 @@ class Recorder:
         self._next_counters = 0
         self.bytes = self.records = self.pages = 0
         self.discarded = self.malformed = self.late_skipped = 0
-        self.unsampled_threads = self.vanished_targets = 0
+        self.unsampled_threads = self.vanished_targets = self.scope_changes = 0
 
     def stop(self) -> None:
         """End the recording soon; may be called from a signal handler or another thread."""
@@ -107,9 +109,10 @@ class Recorder:
         for pid in pids:
             self._late.add(pid, self._user_space.baseline(pid))
 
-    def run(self) -> EndReason:
+    def run(self, ready: Callable[[], None] | None = None) -> EndReason:
         """Record until an end condition holds, take what is left in the ring, say which it was.
 
+        ``ready`` is called when nothing is needed any more but what recording itself takes.
         The program stays attached when its targets have all ended: nothing more can come, and
         detaching takes half a second that the capture need not wait for.
         """
@@ -121,6 +124,8 @@ class Recorder:
             with contextlib.suppress(PermissionError):
                 os.setpriority(os.PRIO_PROCESS, 0, _WAITED_FOR_NICENESS)
         try:
+            if ready is not None:
+                ready()
             reason = self._loop()
             if reason is not EndReason.TARGETS_ENDED:
                 self._program.detach()
@@ -148,7 +153,7 @@ class Recorder:
             busy = self._drain()
             busy |= self._answer()
             self._tick()
-            if not busy and not self._program.targets():
+            if not busy and self._program.settings.scope is None and not self._program.targets():
                 return EndReason.TARGETS_ENDED
             if deadline is not None:
                 left = deadline - time.monotonic()
@@ -268,6 +273,7 @@ class Recorder:
                 "abandoned_readings": self._late.abandoned,
                 "unsampled_threads": self.unsampled_threads,
                 "vanished_targets": self.vanished_targets,
+                "scope_changes": self.scope_changes,
                 "epochs": self._epochs.started,
                 "passes": self._passes.made,
                 "peak_ring_bytes": self._ring.peak_bytes,
@@ -279,6 +285,8 @@ class Recorder:
         if self._ring.pending() < self._program.settings.ring_bytes // 8:
             self._epochs.tick()
             self._passes.tick()
+        for pid, start, _ in self._newcomers.take():
+            self._late.add(pid, self._user_space.baseline(pid, start))
         now = time.monotonic_ns()
         if now >= self._next_counters:
             self._next_counters = now + _COUNTERS_INTERVAL_NS

@@ -13,11 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ..errors import TargetError
-from . import process
+from ..errors import TargetError, UsageError
+from . import privileges, process
 from .kernel import Kernel
 from .launch import LaunchedProcess, User
 from .loader import Program
+from .scope import Scope
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -56,7 +57,13 @@ class Session:
         command runs as and who shall own the capture. Raises a ``memory_tracer.Error``; nothing is
         left behind then.
         """
+        if settings.scope is not None and (pids or command is not None):
+            raise UsageError("give the PIDs of processes or a scope, not both")
+        if settings.scope is not None:
+            settings.scope.rules(0)  # what is not there, is said before a file is made
         self.output = output
+        self._scope = settings.scope
+        self._drops_privileges = False
         self._pids = {pid: process.check_traceable(pid) for pid in pids}
         with contextlib.ExitStack() as stack:
             if pids:  # the sampler needs two files for each of their threads
@@ -102,10 +109,38 @@ class Session:
             except TargetError:
                 self._writer.withdraw()
                 raise
+        elif self._scope is not None:
+            try:
+                self._program.set_scope(self._scope)
+            except TargetError:
+                self._writer.withdraw()
+                raise
+            self.recorder.unsampled_threads += self._program.sample_all_cpus()
         else:
             self._add_running_targets()
             self.recorder.add_baseline(self._pids)
-        return self.recorder.run()
+        return self.recorder.run(self._give_up_the_rest if self._drops_privileges else None)
+
+    def drop_privileges(self) -> None:
+        """Have ``record`` keep only the capabilities it needs. For a process with one thread.
+
+        What it gives up does not come back.
+        """
+        self._drops_privileges = True
+
+    def _give_up_the_rest(self) -> None:
+        self._writer.keep()
+        privileges.drop()
+
+    def change_scope(self, scope: Scope) -> None:
+        """Record other processes from now on; may be called from another thread while ``record`` runs.
+
+        Raises TargetError for what ``scope`` names and is not there; the old one then goes on.
+        """
+        if self._scope is None:
+            raise UsageError("only a recording that was begun with a scope can be given another")
+        self._program.set_scope(scope)
+        self.recorder.scope_changes += 1
 
     def _add_running_targets(self) -> None:
         """Trace the PIDs, sure that each is still the process it was when it was checked."""
@@ -114,6 +149,11 @@ class Session:
             if not process.is_same(pid, start):
                 raise TargetError(f"process {pid} ended before it could be traced")
             self.recorder.unsampled_threads += self._program.sample(pid)
+
+    @property
+    def written_bytes(self) -> int:
+        """How long the capture is by now."""
+        return self._writer.bytes_written
 
     def stop(self) -> None:
         """End the recording soon; safe in signal handlers and from other threads."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import time
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from ..errors import UsageError
 from ..model import EventKind, Protection
 from ..wire.layout import COMM_BYTES, PAGE_BYTES
+from .scope import Scope
 
 #: Bits of ``trace_configuration.flags``.
 (
@@ -23,7 +25,8 @@ from ..wire.layout import COMM_BYTES, PAGE_BYTES
     _ALL_CALLS,
     _HUGETLB_CACHE,
     _FETCH,
-) = (1 << n for n in range(10))
+    _SCOPE,
+) = (1 << n for n in range(11))
 
 _HASH_KEY_WORDS = 2 * PAGE_BYTES // 8
 #: ``struct trace_configuration`` of memory_tracer.h.
@@ -54,6 +57,17 @@ _STAMP_ERROR_NS = 20_000_000
 def recently(seconds: float) -> int:
     """What counts as recent for a recording that begins now: the time in nanoseconds since epoch."""
     return time.time_ns() - int(seconds * 1e9) - _STAMP_ERROR_NS
+
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes with an optional K, M, G or T (binary units). Raises UsageError."""
+    match = re.fullmatch(r"(\d+)([kmgt]?)(i?b)?", text.lower())
+    if match is None:
+        raise UsageError(f"{text!r} is not a size; write 64M or 4096")
+    return int(match[1]) * _UNITS[match[2]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +127,8 @@ class Settings:
     page_loop: str | None = None
     #: Mapped files that changed since (nanoseconds since epoch) are recorded by their bytes.
     files_since_ns: int = field(default_factory=lambda: recently(RECENT_SECONDS))
+    #: Record the processes for which this holds, instead of named ones. It can be changed later.
+    scope: Scope | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -149,6 +165,7 @@ class Settings:
         flags |= _ALL_CALLS if self.all_calls else 0
         flags |= _HUGETLB_CACHE if caches_hugetlb else 0
         flags |= _FETCH if fetches else 0
+        flags |= _SCOPE if self.scope is not None else 0
         mask = (1 << 64) - 1 if self.kinds is None else sum(1 << kind for kind in self.kinds)
         return _CONFIGURATION.pack(
             mask,
@@ -183,4 +200,5 @@ class Settings:
             "uid": self.uid,
             "comm": self.comm,
             "files_since_ns": self.files_since_ns,
+            "scope": self.scope.describe() if self.scope is not None else None,
         }

@@ -127,6 +127,26 @@ def targets_of(metadata: Mapping[str, Any]) -> list[int]:
     return [pid for pid in targets if isinstance(pid, int)] if isinstance(targets, list) else []
 
 
+def scope_of(metadata: Mapping[str, Any]) -> str:
+    """Return which processes a recording without PIDs was about; it may have been changed since."""
+    filters = metadata.get("filters")
+    scope = filters.get("scope") if isinstance(filters, Mapping) else None
+    if not isinstance(scope, Mapping):
+        return "nothing known"
+    words = [_criteria(scope.get("include"), "") or "all processes", _criteria(scope.get("exclude"), "not ")]
+    return "; ".join(filter(None, words))
+
+
+def _criteria(criteria: object, before: str) -> str:
+    if not isinstance(criteria, Mapping):
+        return ""
+    return "; ".join(
+        f"{before}{name} {', '.join(map(str, values))}"
+        for name, values in criteria.items()
+        if isinstance(values, list)
+    )
+
+
 def duration_ns(capture: Capture) -> int | None:
     """Return how long the recording took, in nanoseconds; None when it was not closed in order."""
     created, ended = capture.metadata.get("created_ns"), (capture.end or {}).get("ended_ns")

@@ -14,7 +14,7 @@ from ..analyze.processes import describe_wait_status, process_tree
 from ..analyze.timeline import start_ns
 from ..model import Loss, Process, Protection
 from ..terminal import clean, console, format_count, format_duration, format_seconds, format_size
-from .story import Sight, Story, command_of, duration_ns, metadata_text, targets_of
+from .story import Sight, Story, command_of, duration_ns, metadata_text, scope_of, targets_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +48,7 @@ def _print_summary(screen: Console, capture: Capture) -> None:
     if command:
         what = shlex.join(command)
     else:
-        what = "attached to " + (", ".join(map(str, targets_of(metadata))) or "nothing known")
+        what = "attached to " + (", ".join(map(str, targets_of(metadata))) or scope_of(metadata))
     duration = duration_ns(capture)
     length = "not closed in order" if duration is None else format_duration(duration)
     when = capture.wall_time(start_ns(capture)).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -87,12 +87,16 @@ def _print_processes(screen: Console, processes: Sequence[Process], limit: int |
     screen.print(f"\n{format_count(len(processes), 'process', 'processes')}", style="bold")
     for depth, process in islice(process_tree(processes), limit):
         words = shlex.join(process.command_line) or process.path or ""
-        indent = "  " * (1 + min(depth, _DEEPEST_INDENT))
-        screen.print(
-            f"{indent}{process.pid} {clean(process.comm)}  {clean(words, _WORDS_LIMIT)}  {_ending(process)}"
-        )
+        who = f"{'  ' * (1 + min(depth, _DEEPEST_INDENT))}{_numbers(process)} {clean(process.comm)}"
+        screen.print(f"{who}  {clean(words, _WORDS_LIMIT)}  {_ending(process)}")
     if limit is not None and len(processes) > limit:
         screen.print(f"  and {len(processes) - limit:,} more; --all shows them", style="dim")
+
+
+def _numbers(process: Process) -> str:
+    """The PID, and the one that the process itself sees, where that is another."""
+    inner = process.namespace_pid
+    return f"{process.pid}" if inner in (None, process.pid) else f"{process.pid} ({inner} inside)"
 
 
 def _ending(process: Process) -> str:

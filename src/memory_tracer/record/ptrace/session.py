@@ -240,6 +240,9 @@ class PtraceSession:
         if self._bell is not None:
             self._bell.ring()
 
+    def drop_privileges(self) -> None:
+        """This engine keeps what it was started with, which is usually nothing."""
+
     def release_in_background(self) -> None:
         """Nothing takes time to release."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ...capture.ranges import Ranges
 from ...model import Protection, Status
@@ -113,19 +112,8 @@ def describe(pid: int, space: AddressSpace) -> Process:
     """Ask the kernel about a process; raises OSError when it is gone."""
     found = Process(pid, process.start_time_ns(pid), process.parent_pid(pid), space)
     found.uid = process.uid(pid)
-    found.namespace_pid = namespace_id(pid)
+    found.namespace_pid = process.namespace_id(pid)
     return found
-
-
-def namespace_id(tid: int) -> int:
-    """The ID of a thread as it sees itself; 0 when it is gone."""
-    try:
-        for line in Path(f"/proc/{tid}/status").read_text(errors="replace").splitlines():
-            if line.startswith("NSpid:"):
-                return int(line.split()[-1])
-    except OSError:
-        pass
-    return 0
 
 
 def threads_of(pid: int) -> list[int]:

@@ -1,0 +1,1 @@
+"""Recording for weeks: captures that follow each other, within a budget of disk space."""
