@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
+import numpy as np
 
 #: Content of captured memory is hostile: only its start decides, and only by fixed bytes.
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -41,8 +40,9 @@ def recognize(content: bytes) -> str:
 
 def entropy(content: bytes) -> float:
     """Return the Shannon entropy of ``content`` in bits per byte, 0 to 8."""
-    total = len(content)
-    return sum(count / total * math.log2(total / count) for count in Counter(content).values())
+    counts = np.bincount(np.frombuffer(content, np.uint8), minlength=256)
+    shares = counts[counts > 0] / max(1, len(content))
+    return abs(float((shares * np.log2(shares)).sum()))
 
 
 def first_bytes(content: bytes, count: int = 8) -> str:

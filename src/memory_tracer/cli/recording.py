@@ -27,29 +27,14 @@ from ..record.settings import (
     Settings,
     recently,
 )
+from .arguments import Size
 
 if TYPE_CHECKING:
     from ..record.engines import AnySession
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _RECORDED_KINDS = [str(kind) for kind in EventKind if kind >= EventKind.MMAP]
-
-
-class Size(click.ParamType[int]):
-    """A number of bytes with an optional K, M, G or T (binary units)."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return bytes."""
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"(\d+)([kmgt]?)(i?b)?", str(value).lower())
-        if match is None:
-            self.fail(f"{value!r} is not a size; write 64M or 4096", param, ctx)
-        return int(match[1]) * _UNITS[match[2]]
 
 
 class Requested(click.ParamType[ProtectionFilter]):

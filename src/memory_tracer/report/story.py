@@ -52,16 +52,21 @@ class Story:
 
 def tell(capture: Capture, *, limit: int | None = None, everything: bool = False) -> Story:
     """Gather the story; ``limit`` bounds the regions looked into, ``everything`` includes plain ones."""
-    histories = capture.regions()
-    striking = sorted((h for h in histories if stands_out(h)), key=_telling)
-    plain = [history for history in histories if not stands_out(history)]
-    shown = [*striking, *plain] if everything else striking
-    shown = shown[:limit]
-    callers = _callers(capture, shown)
-    return Story(striking, plain, [_look(capture, history, callers) for history in shown])
+    histories = by_telling(capture.regions())
+    striking = [history for history in histories if stands_out(history)]
+    plain = histories[len(striking) :]
+    shown = (histories if everything else striking)[:limit]
+    from_where = callers(capture, shown)
+    return Story(striking, plain, [_look(capture, history, from_where) for history in shown])
 
 
-def _callers(capture: Capture, histories: Sequence[RegionHistory]) -> dict[int, Region | None]:
+def by_telling(histories: Sequence[RegionHistory]) -> list[RegionHistory]:
+    """Return those that stand out, the most telling first, and then the others as they were."""
+    striking = sorted((history for history in histories if stands_out(history)), key=_telling)
+    return [*striking, *(history for history in histories if not stands_out(history))]
+
+
+def callers(capture: Capture, histories: Sequence[RegionHistory]) -> dict[int, Region | None]:
     """Return by event the mapping a call came from, asked for in the order the capture answers best."""
     calls = sorted((h.caller_event, h.caller) for h in histories if h.caller_event is not None and h.caller)
     return {sequence: capture.mapping_at(sequence, address) for sequence, address in calls}
@@ -84,8 +89,8 @@ def _telling(history: RegionHistory) -> tuple[bool, bool, int]:
     return not history.pages, linked, history.first_ns
 
 
-def _look(capture: Capture, history: RegionHistory, callers: Mapping[int, Region | None]) -> Sight:
-    caller = None if history.caller_event is None else callers.get(history.caller_event)
+def _look(capture: Capture, history: RegionHistory, from_where: Mapping[int, Region | None]) -> Sight:
+    caller = None if history.caller_event is None else from_where.get(history.caller_event)
     page = _first_page(capture, history) if history.pages else None
     if page is None or page.content is None:
         return Sight(history, None, None, caller)

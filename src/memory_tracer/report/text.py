@@ -89,13 +89,14 @@ def _print_processes(screen: Console, processes: Sequence[Process], limit: int |
         words = shlex.join(process.command_line) or process.path or ""
         indent = "  " * (1 + min(depth, _DEEPEST_INDENT))
         screen.print(
-            f"{indent}{process.pid} {clean(process.comm)}  {clean(words, _WORDS_LIMIT)}  {_ending(process)}"
+            f"{indent}{process.pid} {clean(process.comm)}  {clean(words, _WORDS_LIMIT)}  {ending(process)}"
         )
     if limit is not None and len(processes) > limit:
         screen.print(f"  and {len(processes) - limit:,} more; --all shows them", style="dim")
 
 
-def _ending(process: Process) -> str:
+def ending(process: Process) -> str:
+    """Return in brackets how a process ended, or that it did not."""
     if process.wait_status is not None:
         return f"[{describe_wait_status(process.wait_status)}]"
     return "[still running]" if process.ended_ns is None else "[ended]"
