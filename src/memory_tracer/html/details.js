@@ -11,7 +11,8 @@ class Details {
     this.form = "code";
   }
 
-  show(region, views, number, generation) {
+  // Opens a generation (otherwise the last known) at an address (otherwise at its beginning).
+  show(region, views, number, generation, address) {
     this.region = region;
     this.views = views;
     this.number = number;
@@ -24,7 +25,7 @@ class Details {
     byId("strip-text").textContent = stripText(region);
     this.makeButtons();
     const wanted = views.findIndex((view) => view.generation === generation);
-    this.open(Math.max(0, wanted));
+    this.open(Math.max(0, wanted), address);
   }
 
   makeButtons() {
@@ -40,7 +41,7 @@ class Details {
     byId("generations").replaceChildren("Generation ", ...this.buttons.map(([button]) => button));
   }
 
-  async open(place) {
+  async open(place, address) {
     const view = this.views[place];
     this.lines = [];
     for (const [button, other] of this.buttons) button.setAttribute("aria-pressed", other === place);
@@ -53,18 +54,21 @@ class Details {
       return;
     }
     const left = this.region.generations - new Set(this.views.map((each) => each.generation)).size;
-    byId("view").textContent = [
+    const sentences = [
       `Generation ${view.generation}, after ${view.event} at ${seconds(view.time, 9)}, ${view.protection}.`,
       view.more ? `${count(view.more, "more page")} left out.` : "",
       left > 0 ? `${count(left, "generation")} left out; memory-tracer show --generation has them.` : "",
-    ].filter(Boolean).join(" ");
+    ];
+    byId("view").textContent = sentences.filter(Boolean).join(" ");
     try {
       this.runs = await unpack(byId(`view-${this.number}-${place}`).textContent);
     } catch (error) {
       this.runs = [];
       byId("view").textContent = `This browser cannot unpack the bytes: ${error}`;
     }
-    this.fill();
+    const lost = this.runs.reduce((sum, run) => sum + (run.lost ? run.size : 0), 0);
+    if (lost) byId("view").append(` ${count(lost, "byte")} missing.`);
+    this.fill(address);
   }
 
   setForm(form) {
@@ -72,7 +76,7 @@ class Details {
     this.fill();
   }
 
-  fill() {
+  fill(address = null) {
     const hasCode = this.runs.every((run) => run.missing || run.code);
     const form = hasCode ? this.form : "hex";
     byId("form-code").disabled = !hasCode;
@@ -80,7 +84,9 @@ class Details {
     byId("form-code").setAttribute("aria-pressed", form === "code");
     byId("form-hex").setAttribute("aria-pressed", form === "hex");
     this.lines = this.runs.flatMap((run) => linesOf(run, form));
+    const place = address === null ? 0 : this.lines.findIndex((line) => BigInt(line.address) >= address);
     this.list.show(this.lines.length);
+    this.list.scrollTo(Math.max(0, place));
   }
 
   makeLine(index) {
@@ -101,7 +107,7 @@ function factsOf(region) {
     ["Made by", `${region.events.join(", ")}, ${count(region.flips, "call")}`],
     ["Called from", region.caller || "not known"],
     ["Bytes", `${count(region.pages, "page")}${missing} in ${count(region.generations, "generation")}`],
-    ["Executed", region.executed.length ? `yes: ${region.executed.join(", ")}` : "nobody saw it"],
+    ["Executed", region.executed.length ? `yes: ${region.executed.join(", ")}` : "not seen executing"],
   ];
   if (region.looks_like) facts.push(["Looks like", `${region.looks_like}; starts with ${region.first_bytes}`]);
   if (traits.length) facts.push(["Note", traits.join(", ")]);

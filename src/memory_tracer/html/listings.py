@@ -117,7 +117,7 @@ def _run_object(run: Run, disassembler: Disassembler | None) -> Object:
     """Return a run of bytes, or of none; its ``code`` has the size and the text of each instruction."""
     shown: Object = {"address": f"{run.address:x}", "size": run.size}
     if run.content is None:
-        return shown | {"missing": _reason(run)}
+        return shown | {"missing": _reason(run), "lost": run.missing not in (None, Missing.ABSENT)}
     code = None
     if disassembler is not None:
         code = [[each.size, each.text] for each in disassembler.instructions(run.content, run.address)]

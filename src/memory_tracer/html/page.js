@@ -1,5 +1,5 @@
 // The page: what is shown of the capture, and how its parts act on each other.
-// An address ending in #region=3&generation=2&form=hex&process=0&search=text opens it like that.
+// An address ending in #region=3&generation=2&address=0x7f00&form=hex&process=0&search=text opens it like that.
 
 const COLUMNS = [
   ["TIME", 88, (region) => seconds(region.steps.length ? region.steps[0][0] : 0).slice(0, -2), "right", "time"],
@@ -67,7 +67,9 @@ class Page {
     const region = this.regions[Number(wanted.get("region") ?? 0)];
     if (wanted.has("region") && region?.plain) byId("plain").checked = true;
     this.update();
-    if (region) this.choose(region, Number(wanted.get("generation") ?? 0));
+    const address = wanted.get("address") ?? "";
+    const place = /^0x[0-9a-f]{1,16}$/i.test(address) ? BigInt(address) : null;
+    if (region) this.choose(region, Number(wanted.get("generation") ?? 0), place);
   }
 
   showHeading() {
@@ -165,9 +167,9 @@ class Page {
     return row;
   }
 
-  choose(region, generation = 0) {
+  choose(region, generation = 0, address = null) {
     this.chosen = region;
-    this.details.show(region, this.data.views[region.number] ?? [], region.number, generation);
+    this.details.show(region, this.data.views[region.number] ?? [], region.number, generation, address);
     const place = this.shown.indexOf(region);
     if (place >= 0) this.table.scrollTo(place);
     this.table.draw();

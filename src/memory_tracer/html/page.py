@@ -144,7 +144,7 @@ class Page:
 def _head(style: str, script: str) -> str:
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
-        "base-uri 'none'; form-action 'none'"
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
     return _resource("page.html").replace("$POLICY", policy).replace("$STYLE", style)
 

@@ -61,7 +61,8 @@ class Timeline {
     const times = this.bands.flatMap((band) => [band.spans[0].from, band.spans[band.spans.length - 1].to]);
     this.from = times.reduce((least, time) => Math.min(least, time), Infinity);
     this.to = times.reduce((most, time) => Math.max(most, time), -Infinity);
-    if (!(this.to > this.from)) [this.from, this.to] = [0, 1e6];
+    if (!this.bands.length) [this.from, this.to] = [0, 1e6];
+    if (this.to - this.from < 1000) [this.from, this.to] = [this.from - 500, this.to + 500];
     this.canvas.style.height = Math.round(Math.min(330, Math.max(120, this.height * 2.2 + AXIS))) + "px";
     this.fit();
   }
