@@ -100,6 +100,50 @@ def test_browser_shows_an_earlier_generation_and_hex(browse: Browse, tmp_path: P
     assert f"{BASE:#014x}  {first}  |{'.' * 16}|" in dom.texts["listing"]
 
 
+#: Moves a pointer over the timeline, as a person does; what it sees is put where the test can read it.
+DRIVER = """<script>
+const canvas = document.getElementById("bands"), seen = [];
+canvas.setPointerCapture = () => {};
+const act = (type, x, y, more = {}) => {
+  const { left, top } = canvas.getBoundingClientRect();
+  const made = type === "wheel" ? WheelEvent : PointerEvent;
+  canvas.dispatchEvent(new made(type, { clientX: left + x, clientY: top + y, cancelable: true, ...more }));
+};
+setTimeout(() => {
+  const band = page.timeline.bands[1], span = band.spans[0];
+  const x = (page.timeline.x(span.from) + page.timeline.x(span.to)) / 2;
+  const y = (page.timeline.y(band.top) + page.timeline.y(band.bottom)) / 2;
+  act("pointermove", x, y);
+  seen.push(document.getElementById("tooltip").textContent);
+  act("pointerdown", x, y);
+  act("pointerup", x, y);
+  seen.push(document.getElementById("region").textContent);
+  act("wheel", x, y, { deltaY: -4000 });
+  act("wheel", x, y, { deltaY: -4000, shiftKey: true });
+  act("wheel", x, y, { deltaY: -4000, shiftKey: true });
+  page.timeline.drawNow();
+  seen.push(canvas.dataset.drawn);
+  canvas.dispatchEvent(new MouseEvent("dblclick"));
+  page.timeline.drawNow();
+  seen.push(canvas.dataset.drawn);
+  const text = { id: "seen", textContent: JSON.stringify(seen) };
+  document.body.append(Object.assign(document.createElement("p"), text));
+}, 500);
+</script>"""
+
+
+def test_pointer_names_chooses_and_zooms(cli: CommandLine, hostile: Path, tmp_path: Path) -> None:
+    assert cli("html", hostile, "-o", tmp_path / "x.html").status == 0
+    page = tmp_path / "driven.html"
+    text = (tmp_path / "x.html").read_text("ascii").replace("Content-Security-Policy", "x")
+    page.write_text(text.replace("</html>", "") + DRIVER)
+    hovered, clicked, near, all_of_it = json.loads(Dom(chromium(page, "", "--dump-dom")).texts["seen"])
+    assert hovered.splitlines()[0] == f"{PACKED:#x}-{PACKED + 4 * PAGE_BYTES:#x}  rwx  16 KiB"
+    assert hovered.splitlines()[3] == "1 generation, mmap"
+    assert clicked == f"{PACKED:#x}-{PACKED + 4 * PAGE_BYTES:#x}"
+    assert (near, all_of_it) == ("1", "3")
+
+
 def test_losses_and_missing_pages_are_on_the_page(browse: Browse, hostile: Path) -> None:
     dom = browse(hostile, f"region=1&address={PACKED + 2 * PAGE_BYTES:#x}")
     assert dom.texts["losses"].startswith("INCOMPLETE:swapped: 2 pages (it was swapped out)")

@@ -1,8 +1,7 @@
 // One region: what is known of it, its entropy, and its bytes or instructions.
 
 class Details {
-  constructor(capture) {
-    this.capture = capture;
+  constructor() {
     this.lines = [];
     this.list = new List(byId("listing"), 17, (index) => this.makeLine(index));
     byId("form-code").addEventListener("click", () => this.setForm("code"));

@@ -42,7 +42,7 @@ class Page {
     this.process = null;
     this.sorting = null;
     this.timeline = new Timeline(byId("bands"), byId("tooltip"), (region) => this.choose(region));
-    this.details = new Details(data);
+    this.details = new Details();
     this.table = new List(byId("rows"), 22, (index) => this.makeRow(index));
     byId("plain").checked = this.regions.every((region) => region.plain);
     byId("plain").addEventListener("change", () => this.update());
