@@ -21,7 +21,7 @@ from .notice import note, warn_incomplete
 )
 @click.option("--force", is_flag=True, help="Replace an earlier one.")
 @click.option(
-    "--max-size", type=Size(), default="32M", help="Leave out what does not fit into this.  [default: 32M]"
+    "--max-size", type=Size(), default="16M", help="Leave out what does not fit into this.  [default: 16M]"
 )
 @filter_options
 def command(file: Path, output: Path | None, force: bool, max_size: int, selection: Selection) -> None:

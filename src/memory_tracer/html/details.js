@@ -79,7 +79,7 @@ class Details {
     const hasCode = this.runs.every((run) => run.missing || run.code);
     const form = hasCode ? this.form : "hex";
     byId("form-code").disabled = !hasCode;
-    byId("form-code").title = hasCode ? "" : "No disassembler was there (memory-tracer[disasm])";
+    byId("form-code").title = hasCode ? "" : "There are none in this page";
     byId("form-code").setAttribute("aria-pressed", form === "code");
     byId("form-hex").setAttribute("aria-pressed", form === "hex");
     this.lines = this.runs.flatMap((run) => linesOf(run, form));

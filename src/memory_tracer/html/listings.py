@@ -35,13 +35,14 @@ MOST_RUNS = 1000
 class Listing:
     """One view of a region: when it was like that, and its bytes, packed for the page.
 
-    ``more`` counts the pages known that are not in it.
+    ``pages`` are in it, and ``more`` are known besides.
     """
 
     generation: int
     time_ns: int
     event: str
     protection: str
+    pages: int
     more: int
     packed: str
 
@@ -57,12 +58,13 @@ class Listing:
         }
 
 
-def listings(capture: Capture, history: RegionHistory) -> Iterator[Listing]:
+def listings(capture: Capture, history: RegionHistory, *, instructions: bool) -> Iterator[Listing]:
     """Yield the region as last known, and then as each of its first generations was.
 
-    The last known state comes first, because it is what must not be left out.
+    The last known state comes first, because it is what must not be left out. Without
+    ``instructions`` there are bytes alone, which takes a fraction of the time.
     """
-    disassembler = _disassembler(capture, history)
+    disassembler = _disassembler(capture, history) if instructions else None
     origin = start_ns(capture)
     early: list[_View] = []
     image: Image | None = None
@@ -86,7 +88,8 @@ class _View:
             image.generation, image.sequence, image.timestamp_ns, image.event, image.protection
         )
         known = sorted(address for address, held in image.pages.items() if held.content is not None)
-        self._more = max(0, len(known) - MOST_PAGES)
+        self._pages = min(len(known), MOST_PAGES)
+        self._more = len(known) - self._pages
         end = known[MOST_PAGES] if self._more else history.region.end
         self._runs = list(itertools.islice(runs(image, history.region.start, end), MOST_RUNS))
 
@@ -100,6 +103,7 @@ class _View:
             image.timestamp_ns - origin,
             str(image.event),
             str(image.protection),
+            self._pages,
             self._more,
             base64.b64encode(packed).decode("ascii"),
         )

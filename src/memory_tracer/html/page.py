@@ -31,10 +31,14 @@ _SCRIPTS = ("text.js", "list.js", "timeline.js", "details.js", "page.js")
 SMALLEST_SIZE = 1 << 20
 #: Regions at most, so that the page stays fluid.
 MOST_REGIONS = 20_000
+#: Pages that are made into instructions, at one or two milliseconds each.
+MOST_DECODED = 2048
 #: The parts of the page that processes and then regions may take, and of the rest any one region's bytes.
 _PROCESSES_SHARE = 0.125
 _REGIONS_SHARE = 0.5
 _ONE_REGION_SHARE = 0.125
+#: Room below which no more regions are looked into; a page of code takes some 10 KiB.
+_LEAST_ROOM = 128 << 10
 #: Room for the heading, and for what stands around a listing.
 _HEADING_BYTES = 64 << 10
 _LISTING_BYTES = 300
@@ -62,7 +66,8 @@ class Page:
         self._script = "".join(map(_resource, _SCRIPTS))
         self._head = _head(_resource("page.css"), self._script)
         self._room = size - _HEADING_BYTES - len(self._head) - len(self._script)
-        self._without_bytes = self._shortened = 0
+        self._without_bytes = self._shortened = self._undecoded = 0
+        self._to_decode = MOST_DECODED
 
     def write(self, stream: BinaryIO) -> Iterator[None]:
         """Write the page to ``stream``; yield after each region."""
@@ -108,10 +113,14 @@ class Page:
         """Write the views of one region, and yield each that had room."""
         if not history.pages:
             return
+        if self._room < _LEAST_ROOM:
+            self._without_bytes += 1
+            return
         allowance = int(self._room * _ONE_REGION_SHARE)
         written = 0
-        # Where nothing fits any more, nothing need be looked at.
-        for listing in listings(self._capture, history) if allowance > _LISTING_BYTES else ():
+        decode = self._to_decode > 0
+        for listing in listings(self._capture, history, instructions=decode):
+            self._to_decode -= listing.pages
             taken = len(listing.packed) + _LISTING_BYTES
             if taken > allowance:
                 self._shortened += written > 0
@@ -123,6 +132,7 @@ class Page:
             written += 1
             yield listing
         self._without_bytes += not written
+        self._undecoded += written > 0 and not decode
 
     def _say_what_is_left_out(self, processes: int, regions: int) -> None:
         counts = (
@@ -134,6 +144,7 @@ class Page:
             ),
             (self._found - regions, "region", "regions", "; memory-tracer regions"),
             (self._without_bytes, "region's bytes", "regions' bytes", "; memory-tracer show"),
+            (self._undecoded, "region's instructions", "regions' instructions", ", but not their bytes"),
             (self._shortened, "region's earlier generations", "regions' earlier generations", ""),
         )
         for count, noun, plural, where in counts:

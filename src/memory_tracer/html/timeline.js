@@ -12,6 +12,7 @@ class Timeline {
     this.titles = [];
     this.chosen = null;
     this.queued = false;
+    this.width = this.bottom = 1;
     canvas.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
     canvas.addEventListener("pointerdown", (event) => this.onDown(event));
     canvas.addEventListener("pointermove", (event) => this.onMove(event));
@@ -75,12 +76,12 @@ class Timeline {
 
   x(time) {
     const { left, right } = this.view;
-    return GUTTER + ((time - left) / (right - left)) * (this.canvas.clientWidth - GUTTER);
+    return GUTTER + ((time - left) / (right - left)) * (this.width - GUTTER);
   }
 
   y(place) {
     const { top, bottom } = this.view;
-    return ((place - top) / (bottom - top)) * (this.canvas.clientHeight - AXIS);
+    return ((place - top) / (bottom - top)) * this.bottom;
   }
 
   draw() {
@@ -92,6 +93,8 @@ class Timeline {
   drawNow() {
     const [context, width, height] = prepare(this.canvas);
     const bottom = height - AXIS;
+    // Asking the canvas takes much longer than drawing a band does.
+    [this.width, this.bottom] = [width, bottom];
     context.save();
     context.beginPath();
     context.rect(GUTTER, 0, width - GUTTER, bottom);
@@ -106,15 +109,17 @@ class Timeline {
   }
 
   drawBand(context, band, width, bottom) {
-    const top = this.y(band.top), height = Math.max(1, this.y(band.bottom) - top);
+    // Whole pixels have no edges to be blended.
+    const top = Math.round(this.y(band.top)), height = Math.max(1, Math.round(this.y(band.bottom)) - top);
     if (top > bottom || top + height < 0) return 0;
     context.globalAlpha = band.region.plain ? 0.45 : 1;
     let drawn = 0;
     for (const span of band.spans) {
-      const left = this.x(span.from), right = this.x(span.to);
+      const left = Math.max(Math.round(this.x(span.from)), GUTTER - 9);
+      const right = Math.min(Math.round(this.x(span.to)), width + 9);
       if (left > width || right < GUTTER) continue;
       context.fillStyle = palette[colourOf(span.protection)];
-      context.fillRect(left, top, Math.max(1.5, right - left), height);
+      context.fillRect(left, top, Math.max(2, right - left), height);
       drawn = 1;
     }
     if (height >= 3) {
@@ -182,7 +187,7 @@ class Timeline {
   // Of bands that lie on each other the last, which is the smallest, is the one that can be seen.
   at(event) {
     const { offsetX, offsetY } = event;
-    if (offsetX < GUTTER || offsetY > this.canvas.clientHeight - AXIS) return null;
+    if (offsetX < GUTTER || offsetY > this.bottom) return null;
     for (let index = this.bands.length - 1; index >= 0; index--) {
       const band = this.bands[index], top = this.y(band.top);
       if (offsetY < top - 1 || offsetY > Math.max(top + 1, this.y(band.bottom)) + 1) continue;
@@ -193,9 +198,9 @@ class Timeline {
   }
 
   zoom(across, down, x, y) {
-    const view = this.view, width = this.canvas.clientWidth - GUTTER, height = this.canvas.clientHeight - AXIS;
-    const time = view.left + ((x - GUTTER) / width) * (view.right - view.left);
-    const place = view.top + (y / height) * (view.bottom - view.top);
+    const view = this.view;
+    const time = view.left + ((x - GUTTER) / (this.width - GUTTER)) * (view.right - view.left);
+    const place = view.top + (y / this.bottom) * (view.bottom - view.top);
     if ((view.right - view.left) * across < 50) across = 1; // nanoseconds
     if ((view.bottom - view.top) * down < 0.01) down = 1;
     this.view = {
@@ -206,13 +211,13 @@ class Timeline {
   }
 
   zoomBoth(factor) {
-    this.zoom(factor, factor, (this.canvas.clientWidth + GUTTER) / 2, (this.canvas.clientHeight - AXIS) / 2);
+    this.zoom(factor, factor, (this.width + GUTTER) / 2, this.bottom / 2);
   }
 
   move(dx, dy) {
     const view = this.view;
-    const time = (dx / (this.canvas.clientWidth - GUTTER)) * (view.right - view.left);
-    const place = (dy / (this.canvas.clientHeight - AXIS)) * (view.bottom - view.top);
+    const time = (dx / (this.width - GUTTER)) * (view.right - view.left);
+    const place = (dy / this.bottom) * (view.bottom - view.top);
     this.view = {
       left: view.left - time, right: view.right - time, top: view.top - place, bottom: view.bottom - place,
     };
