@@ -214,10 +214,14 @@ def test_data_is_ascii_without_markup_whatever_is_in_it(key: str, value: str) ->
 
 
 def many_regions(count: int) -> RecordStream:
-    """One process that makes ``count`` pages executable, apart from each other."""
+    """One process that makes ``count`` pages executable, apart from each other; of few there are bytes."""
     stream = RecordStream()
     for number in range(count):
-        stream.flip(number, address=BASE + 2 * number * PAGE_BYTES)
+        address = BASE + 2 * number * PAGE_BYTES
+        content = number.to_bytes(4, "little").ljust(PAGE_BYTES, b"\0")
+        cause = stream.event(address=address)
+        if number % 20 == 0:
+            stream.page(cause, content, address)
     return stream
 
 
