@@ -249,6 +249,15 @@ def test_what_is_left_out_is_said_on_the_terminal_too(cli: CommandLine, tmp_path
     assert re.search(r"^memory-tracer: left out: [\d,]+ regions; ", ran.err, re.MULTILINE)
 
 
+def test_region_with_too_much_content_is_left_out(
+    browse: Browse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory_tracer.html.page.MOST_CONTENT", PAGE_BYTES)
+    dom = browse(write_capture(tmp_path / "x.mtrace", whole_scenario()))
+    assert dom.texts["left-out"] == "Left out of this page:1 region's bytes; memory-tracer show"
+    assert dom.texts["view"].startswith("Its bytes did not fit into this page.")
+
+
 def test_generations_that_are_left_out_are_counted(browse: Browse, tmp_path: Path) -> None:
     stream = RecordStream()
     for seed in range(40):

@@ -33,6 +33,8 @@ SMALLEST_SIZE = 1 << 20
 MOST_REGIONS = 20_000
 #: Pages that are made into instructions, at one or two milliseconds each.
 MOST_DECODED = 2048
+#: Bytes of one region that are looked through, which are in memory meanwhile.
+MOST_CONTENT = 128 << 20
 #: The parts of the page that processes and then regions may take, and of the rest any one region's bytes.
 _PROCESSES_SHARE = 0.125
 _REGIONS_SHARE = 0.5
@@ -113,7 +115,7 @@ class Page:
         """Write the views of one region, and yield each that had room."""
         if not history.pages:
             return
-        if self._room < _LEAST_ROOM:
+        if self._room < _LEAST_ROOM or history.content_bytes > MOST_CONTENT:
             self._without_bytes += 1
             return
         allowance = int(self._room * _ONE_REGION_SHARE)
