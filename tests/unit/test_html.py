@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import stat
@@ -10,14 +11,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from memory_tracer.capture.reader import Capture
 from memory_tracer.html.bands import GONE, MOST_STEPS, Band, bands
-from memory_tracer.html.page import SMALLEST_SIZE, data_json
+from memory_tracer.html.page import SMALLEST_SIZE, Page, data_json
 from memory_tracer.model import EventKind
-from memory_tracer.wire.layout import PAGE_BYTES
+from memory_tracer.wire.layout import PAGE_BYTES, RecordType
 from tests.foreign import chromium
 
 from .builders import BASE, METADATA, RecordStream, page_bytes, write_capture
@@ -300,6 +301,36 @@ def test_page_of_any_metadata_is_made(cli: CommandLine, tmp_path: Path, metadata
     with CaptureWriter(tmp_path / "x.mtrace", metadata) as writer:
         writer.append(whole_scenario().take())
     assert cli("html", tmp_path / "x.mtrace", "-o", tmp_path / "x.html").status == 0
+
+
+_NUMBERS = st.sampled_from([0, 1, PAGE_BYTES, BASE, (1 << 63) - PAGE_BYTES, (1 << 64) - PAGE_BYTES])
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(sorted(EventKind)[1:]), _NUMBERS, _NUMBERS, st.integers(0, 7), _NUMBERS),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_page_is_made_whatever_the_numbers_in_a_capture(
+    tmp_path: Path, events: list[tuple[EventKind, int, int, int, int]]
+) -> None:
+    stream = RecordStream()
+    for kind, address, length, protection, time in events:
+        stream.now_ns = time
+        cause = stream.record(
+            RecordType.EVENT, kind=kind, address=address, length=length, protection=protection, caller_ip=time
+        )
+        stream.page(cause, CODE, address // PAGE_BYTES * PAGE_BYTES)
+    path = tmp_path / "x.mtrace"
+    path.unlink(missing_ok=True)
+    with Capture(write_capture(path, stream)) as capture:
+        page = Page(capture, capture.regions(), SMALLEST_SIZE)
+        written = io.BytesIO()
+        assert len(list(page.write(written))) == len(capture.regions())
+    assert b'<script type="application/json" id="data">' in written.getvalue()
 
 
 def band_of(tmp_path: Path, stream: RecordStream, address: int = BASE, pages: int = 1) -> Band:
