@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+ELF_HEADER = "ELF header"
 #: Content of captured memory is hostile: only its start decides, and only by fixed bytes.
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
-    (b"\x7fELF", "ELF header"),
+    (b"\x7fELF", ELF_HEADER),
     (b"MZ", "PE header"),
     (b"\xcf\xfa\xed\xfe", "Mach-O header"),
     (b"\xca\xfe\xba\xbe", "Java class file"),

@@ -14,7 +14,7 @@ from ..analyze.processes import describe_wait_status, process_tree
 from ..analyze.timeline import start_ns
 from ..model import Loss, Process, Protection
 from ..terminal import clean, console, format_count, format_duration, format_seconds, format_size
-from .story import Sight, Story, command_of, duration_ns, metadata_text, targets_of
+from .story import Generated, Sight, Story, command_of, duration_ns, metadata_text, targets_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 #: Processes and regions shown unless all are asked for: with everything else, about one screen.
 PROCESSES_SHOWN = 8
 REGIONS_SHOWN = 6
+GROUPS_SHOWN = 4
 #: Characters of a command line or path that are shown.
 _WORDS_LIMIT = 60
 #: Characters of the name of a caller's file that are shown, escapes spelled out.
@@ -103,16 +104,33 @@ def ending(process: Process) -> str:
 
 
 def _print_regions(screen: Console, capture: Capture, story: Story, everything: bool) -> None:
-    count = format_count(len(story.striking), "region")
+    of_runtimes = sum(len(group.histories) for group in story.generated)
+    count = format_count(len(story.striking) + of_runtimes, "region")
     screen.print(f"\n{count} of code made at run time", style="bold")
     for sight in story.sights:
         _print_sight(screen, sight, start_ns(capture))
     hidden = len(story.striking) - len(story.sights)
     if hidden > 0:
         screen.print(f"  and {hidden:,} more; --all shows them", style="dim")
+    for group in story.generated[: None if everything else GROUPS_SHOWN]:
+        _print_generated(screen, group)
+    if len(story.generated) > GROUPS_SHOWN and not everything:
+        screen.print(f"  and {len(story.generated) - GROUPS_SHOWN:,} more runtimes", style="dim")
     if story.plain and not everything:
         mappings = format_count(len(story.plain), "mapping")
         screen.print(f"  and {mappings} of programs and libraries; --all shows them", style="dim")
+
+
+def _print_generated(screen: Console, group: Generated) -> None:
+    histories = group.histories
+    writable = ", rwx" if any(history.rwx for history in histories) else ""
+    pages = sum(history.pages for history in histories)
+    screen.print(
+        f"  {group.runtime} in pid {histories[0].pid}: {format_count(len(histories), 'region')}, "
+        f"{format_count(pages, 'page')}, {sum(history.flips for history in histories):,} events{writable}",
+        style="green",
+    )
+    screen.print(f"    asked for by {clean(group.path or 'nobody known', _WORDS_LIMIT)}")
 
 
 def _print_sight(screen: Console, sight: Sight, origin: int) -> None:
@@ -125,6 +143,8 @@ def _print_sight(screen: Console, sight: Sight, origin: int) -> None:
         style="bold red" if history.rwx else "cyan",
     )
     screen.print(f"    {'; '.join(_traits(sight))}")
+    if sight.findings:
+        screen.print(f"    {', '.join(sight.findings)}", style="bold yellow")
     if sight.looks_like is not None:
         screen.print(f"    {sight.looks_like}; starts with {sight.first_bytes}")
 
