@@ -72,11 +72,15 @@ def test_wait_status_of_any_number_has_words(status: int) -> None:
         (b"\x7fELF\x02\x01".ljust(PAGE_BYTES, b"\1"), "ELF header"),
         (b"MZ".ljust(PAGE_BYTES, b"\1"), "PE header"),
         (bytes(PAGE_BYTES), "all zero"),
-        (CODE, "mostly zero"),
+        (CODE, "function prologue, mostly zero"),
+        (bytes.fromhex("9090e8000000005b").ljust(PAGE_BYTES, b"\0"), "shellcode prologue, mostly zero"),
+        (bytes.fromhex("4831d26a3b58").ljust(PAGE_BYTES, b"\1"), "shellcode prologue, entropy 0.0"),
+        (bytes.fromhex("48b80102030405060708ffe0").ljust(PAGE_BYTES, b"\0"), "jump stub, mostly zero"),
+        (bytes.fromhex("b801000000c3").ljust(PAGE_BYTES, b"\0"), "mostly zero"),
         (NOISE, "encrypted or compressed (entropy 8.0)"),
         (page_bytes(0x0102030405060708), "entropy 3.0"),
     ],
-    ids=["elf", "pe", "zero", "sparse", "noise", "regular"],
+    ids=["elf", "pe", "zero", "function", "call", "execve", "jump", "sparse", "noise", "regular"],
 )
 def test_content_is_recognized(content: bytes, words: str) -> None:
     assert recognize(content) == words

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..analyze.latest import LatestPages
 from ..analyze.processes import Identity, identity
-from ..analyze.recognize import ELF_HEADER, first_bytes, recognize
+from ..analyze.recognize import ELF_HEADER, SHELLCODE, first_bytes, recognize
 from ..model import EventKind, Evidence, Region
 from .origins import UNKNOWN_ORIGIN, Origin, origins
 
@@ -155,6 +155,8 @@ def _findings(history: RegionHistory, looks_like: str | None) -> Iterator[str]:
         yield "program without a file"
     if looks_like == ELF_HEADER:
         yield "ELF image"
+    if looks_like and looks_like.startswith(SHELLCODE):
+        yield SHELLCODE
     if history.evidence & Evidence.CALLER:
         yield "makes system calls"
     elif history.evidence:

@@ -38,7 +38,8 @@ def print_report(capture: Capture, story: Story, *, everything: bool, following:
     screen = console(sys.stdout)
     _print_summary(screen, capture)
     _print_losses(screen, capture.losses)
-    _print_processes(screen, capture.processes, None if everything else PROCESSES_SHOWN)
+    limit = None if everything else PROCESSES_SHOWN
+    _print_processes(screen, capture.processes, start_ns(capture), limit)
     _print_regions(screen, capture, story, everything)
     screen.print(f"\nNext: {clean(following)}", style="bold")
 
@@ -84,16 +85,24 @@ def describe_loss(loss: Loss) -> str:
     return clean(f"{loss.reason}: {lost} ({loss.explanation})")
 
 
-def _print_processes(screen: Console, processes: Sequence[Process], limit: int | None) -> None:
+def _print_processes(screen: Console, processes: Sequence[Process], origin: int, limit: int | None) -> None:
     screen.print(f"\n{format_count(len(processes), 'process', 'processes')}", style="bold")
     for depth, process in islice(process_tree(processes), limit):
         words = shlex.join(process.command_line) or process.path or ""
         indent = "  " * (1 + min(depth, _DEEPEST_INDENT))
         screen.print(
-            f"{indent}{process.pid} {clean(process.comm)}  {clean(words, _WORDS_LIMIT)}  {ending(process)}"
+            f"{indent}{process.pid} {clean(process.comm)}  {clean(words, _WORDS_LIMIT)}  "
+            f"{_when(process, origin)}  {ending(process)}"
         )
     if limit is not None and len(processes) > limit:
         screen.print(f"  and {len(processes) - limit:,} more; --all shows them", style="dim")
+
+
+def _when(process: Process, origin: int) -> str:
+    """Return when the process was first seen, in seconds of the capture, and how long it was there."""
+    start = f"at {(process.first_seen_ns - origin) / 10**9:.3f} s"
+    length = -1 if process.ended_ns is None else process.ended_ns - process.first_seen_ns
+    return f"{start} for {format_duration(length)}" if length >= 0 else start
 
 
 def ending(process: Process) -> str:
