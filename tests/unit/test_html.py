@@ -145,6 +145,22 @@ def test_pointer_names_chooses_and_zooms(cli: CommandLine, hostile: Path, tmp_pa
     assert (near, all_of_it) == ("1", "3")
 
 
+def test_runtime_that_made_a_region_is_named_and_found(browse: Browse, tmp_path: Path) -> None:
+    stream = RecordStream()
+    for address, inode, path in (
+        (0x10_0000, 71, b"/lib/libc.so.6"),
+        (0x20_0000, 72, b"/bin/<node>/node"),
+    ):
+        stream.event(EventKind.EXEC_MAPPING, address, inode=inode, device=DEVICE)
+        stream.path(DEVICE, inode, path)
+    cause = stream.event(caller_ip=0x10_0008)
+    stream.stack(cause, 0x10_0008, 0x20_0008)
+    stream.page(cause, CODE)
+    dom = browse(write_capture(tmp_path / "x.mtrace", stream), "search=v8")
+    assert "Asked byV8, /bin/<node>/node" in dom.texts["facts-of-region"]
+    assert dom.texts["count"].startswith("1 of ")
+
+
 def test_losses_and_missing_pages_are_on_the_page(browse: Browse, hostile: Path) -> None:
     dom = browse(hostile, f"region=1&address={PACKED + 2 * PAGE_BYTES:#x}")
     assert dom.texts["losses"].startswith("INCOMPLETE:swapped: 2 pages (it was swapped out)")

@@ -52,7 +52,9 @@ class Details {
       this.fill();
       return;
     }
-    const left = this.region.generations - new Set(this.views.map((each) => each.generation)).size;
+    // Looks at larger ranges can bring some that the region's own events did not.
+    const all = Math.max(this.region.generations, this.views[0].generation);
+    const left = all - new Set(this.views.map((each) => each.generation)).size;
     const sentences = [
       `Generation ${view.generation}, after ${view.event} at ${seconds(view.time, 9)}, ${view.protection}.`,
       view.more ? `${count(view.more, "more page")} left out.` : "",
@@ -105,6 +107,7 @@ function factsOf(region) {
     ["Memory", `${region.size}, ${region.backing}, in the end ${region.protection}`],
     ["Made by", `${region.events.join(", ")}, ${count(region.flips, "call")}`],
     ["Called from", region.caller || "not known"],
+    ["Asked by", [region.runtime, region.asked_by].filter(Boolean).join(", ") || "not known"],
     ["Bytes", `${count(region.pages, "page")}${missing} in ${count(region.generations, "generation")}`],
     ["Executed", region.executed.length ? `yes: ${region.executed.join(", ")}` : "not seen executing"],
   ];

@@ -15,6 +15,7 @@ from ..analyze.processes import identity, process_tree
 from ..analyze.timeline import start_ns
 from ..export.objects import Object
 from ..model import Evidence, Region
+from ..report.origins import Origin, origins
 from ..report.story import callers, command_of, duration_ns, metadata_text, stands_out, targets_of
 from ..report.text import describe_loss, ending
 from ..terminal import clean, format_count, format_duration, format_size
@@ -79,12 +80,14 @@ def region_objects(
 ) -> Iterator[Object]:
     """Yield the regions; ``processes`` are the places of processes in the page's list."""
     from_where = callers(capture, histories)
+    makers = origins(capture, histories, histories)
     origin = start_ns(capture)
-    parts = zip(histories, bands(capture, histories), strips(capture, histories), strict=True)
-    for history, band, strip in parts:
+    parts = zip(histories, makers, bands(capture, histories), strips(capture, histories), strict=True)
+    for history, maker, band, strip in parts:
         caller = None if history.caller_event is None else from_where.get(history.caller_event)
         process = processes.get(identity(history.pid, history.process_start_ns))
-        yield _region_object(history, process, caller) | _drawn(band, origin) | _strip_object(strip)
+        region = _region_object(history, process, caller) | _maker_object(maker)
+        yield region | _drawn(band, origin) | _strip_object(strip)
 
 
 def _region_object(history: RegionHistory, process: int | None, caller: Region | None) -> Object:
@@ -109,6 +112,13 @@ def _region_object(history: RegionHistory, process: int | None, caller: Region |
         "missing": history.missing,
         "caller": None if history.caller is None else place(history.caller, caller, path),
         "executed": [str(flag.name).lower() for flag in Evidence(history.evidence)],
+    }
+
+
+def _maker_object(maker: Origin) -> Object:
+    return {
+        "runtime": maker.runtime,
+        "asked_by": None if maker.asked_by is None else _text(maker.asked_by.path or "") or None,
     }
 
 

@@ -32,8 +32,8 @@ class Page {
     this.regions.forEach((region, number) => {
       region.number = number;
       region.words = [
-        "0x" + region.start, "0x" + region.end, region.comm, region.pid, region.backing, region.caller,
-        region.protection, region.rwx ? "rwx" : "", region.looks_like, ...region.events, ...region.executed,
+        "0x" + region.start, "0x" + region.end, region.comm, region.pid, region.backing, region.caller, region.runtime,
+        region.asked_by, region.protection, region.rwx ? "rwx" : "", region.looks_like, ...region.events, ...region.executed,
       ].join(" ").toLowerCase();
     });
     const times = this.regions.flatMap((region) => [...region.steps, ...region.marks].map(([time]) => time));
