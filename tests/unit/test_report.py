@@ -212,6 +212,22 @@ def test_code_of_a_runtime_is_one_line_and_other_code_is_not(cli: CommandLine, t
     assert (group["runtime"], group["path"], group["regions"]) == ("V8", "/usr/bin/node", 20)
 
 
+def test_code_that_no_runtime_makes_is_not_hidden_behind_one(tmp_path: Path) -> None:
+    stream = mapped_files()
+    ask(stream, BASE, LIBC, NODE)
+    ask(stream, PACKED, LIBC, NODE, content=b"\x7fELF\x02\x01".ljust(PAGE_BYTES, b"\1"))
+    ask(stream, PACKED + 4 * PAGE_BYTES, LIBC, NODE)
+    ask(stream, PACKED + 8 * PAGE_BYTES, PACKED + 4 * PAGE_BYTES, NODE)
+    with Capture(write_capture(tmp_path / "x.mtrace", stream)) as capture:
+        story = tell(capture)
+    assert [history.region.start for history in story.generated[0].histories] == [BASE]
+    assert [(sight.history.region.start, sight.findings) for sight in story.sights[:3]] == [
+        (PACKED, ("ELF image",)),
+        (PACKED + 4 * PAGE_BYTES, ("makes system calls",)),
+        (PACKED + 8 * PAGE_BYTES, ()),
+    ]
+
+
 def test_part_of_a_runtimes_region_that_was_only_looked_at_is_the_runtimes(tmp_path: Path) -> None:
     stream = mapped_files()
     cause = stream.event(EventKind.MMAP, BASE, pages=4, protection=7, result=BASE, caller_ip=LIBC)

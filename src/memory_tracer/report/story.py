@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _PLAIN_KINDS = frozenset({EventKind.MMAP, EventKind.MUNMAP, EventKind.BASELINE, EventKind.EXEC_MAPPING})
 
 
+#: What stands out only where no runtime made the code.
+_EXECUTED = "was executed"
+
 #: A file may claim any times; beyond 64 bits they are not times.
 _LONGEST_NS = 1 << 63
 
@@ -79,12 +82,17 @@ def tell(capture: Capture, *, limit: int | None = None, everything: bool = False
     looks = _Looks(capture, histories if everything else unusual)
     found = zip(unusual, origins(capture, unusual, plain), strict=True)
     sights = [looks.at(history, origin) for history, origin in found]
-    striking = sorted((sight for sight in sights if not sight.origin.runtime), key=_finding)
-    made = [sight for sight in sights if sight.origin.runtime]
+    striking = sorted((sight for sight in sights if not _as_runtimes_do(sight)), key=_finding)
+    made = [sight for sight in sights if _as_runtimes_do(sight)]
     shown = striking[:limit] if limit is not None else [*striking, *made]
     if everything:
         shown += [looks.at(history, UNKNOWN_ORIGIN) for history in plain]
     return Story([sight.history for sight in striking], _grouped(made), plain, shown)
+
+
+def _as_runtimes_do(sight: Sight) -> bool:
+    """Tell whether a runtime made the region, and nothing in it is other than runtimes make it."""
+    return sight.origin.runtime is not None and not set(sight.findings) - {_EXECUTED}
 
 
 def _finding(sight: Sight) -> tuple[bool, bool, int]:
@@ -160,7 +168,7 @@ def _findings(history: RegionHistory, looks_like: str | None) -> Iterator[str]:
     if history.evidence & Evidence.CALLER:
         yield "makes system calls"
     elif history.evidence:
-        yield "was executed"
+        yield _EXECUTED
 
 
 def metadata_text(metadata: Mapping[str, Any], *keys: str) -> str | None:
