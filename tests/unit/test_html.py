@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -379,12 +380,13 @@ def test_band_follows_the_protection_and_marks_generations(tmp_path: Path) -> No
         (EventKind.MUNMAP, {"address": BASE - PAGE_BYTES, "pages": 4}, GONE),
         (EventKind.MMAP, {"address": BASE - PAGE_BYTES, "pages": 4}, GONE),
         (EventKind.MPROTECT, {"address": BASE - PAGE_BYTES, "pages": 4, "protection": 1}, 1),
+        (EventKind.MREMAP, {"address": PACKED, "arguments": (BASE, PAGE_BYTES), "result": PACKED}, GONE),
         (EventKind.EXIT, {}, GONE),
         (EventKind.EXEC, {}, GONE),
     ],
 )
 def test_band_changes_with_what_is_around_it(
-    tmp_path: Path, kind: EventKind, fields: dict[str, int], protection: int
+    tmp_path: Path, kind: EventKind, fields: dict[str, Any], protection: int
 ) -> None:
     stream = RecordStream()
     stream.flip(1)

@@ -27,7 +27,9 @@ MOST_STEPS = 250
 GONE = -1
 
 #: Events after which other memory is at an address, if any.
-_REPLACES = frozenset({EventKind.MMAP, EventKind.MUNMAP, EventKind.EXEC_MAPPING, EventKind.SHMAT})
+_REPLACES = frozenset(
+    {EventKind.MMAP, EventKind.MUNMAP, EventKind.MREMAP, EventKind.EXEC_MAPPING, EventKind.SHMAT}
+)
 _ENDS_ALL = frozenset({EventKind.EXEC, EventKind.EXIT})
 
 
@@ -110,12 +112,15 @@ def _add_steps(
     columns = (events[name][numbers].tolist() for name in ("kind", "timestamp_ns", "address", "length"))
     protections = (events["protection"][numbers] & 7).tolist()
     owners = relations.event_process[numbers].tolist()
-    for kind, time, start, length, protection, process in zip(*columns, protections, owners, strict=True):
+    moved = events["arguments"][numbers, :2].tolist()
+    for kind, time, start, length, protection, process, source in zip(
+        *columns, protections, owners, moved, strict=True
+    ):
         if kind in _ENDS_ALL:
-            for number in places.of(process):
-                if result[number].steps:
-                    result[number].change(time, GONE)
+            _end(result, places.of(process), time)
             continue
+        if kind == EventKind.MREMAP:
+            _end(result, places.within(process, *source), time)
         this = own.get((process, start, length))
         after = GONE if kind == EventKind.MUNMAP else protection
         for number in places.within(process, start, length):
@@ -124,6 +129,13 @@ def _add_steps(
                 result[number].change(time, GONE if kind in _REPLACES else after)
         if this is not None:
             result[this].change(time, after)
+
+
+def _end(result: list[Band], numbers: Sequence[int], time: int) -> None:
+    """End those of the bands ``numbers`` that have begun."""
+    for number in numbers:
+        if result[number].steps:
+            result[number].change(time, GONE)
 
 
 def _add_marks(relations: Relations, result: list[Band], own: dict[tuple[int, int, int], int]) -> None:

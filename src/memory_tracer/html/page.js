@@ -100,7 +100,7 @@ class Page {
     const tab = (number, text, title) => {
       const button = element("button", "", text);
       button.type = "button";
-      button.role = "tab";
+      button.setAttribute("role", "tab");
       button.title = title;
       button.addEventListener("click", () => { this.process = number; this.update(); });
       return [number, button];
@@ -127,7 +127,7 @@ class Page {
 
   // Shows the regions that the tab, the search and the box let through, in the table and the timeline.
   update() {
-    for (const [number, button] of this.tabs) button.ariaSelected = number === this.process;
+    for (const [number, button] of this.tabs) button.setAttribute("aria-selected", number === this.process);
     const process = this.data.processes[this.process];
     byId("process").textContent = process
       ? `${process.command || process.comm} ${process.ending}`
