@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from memory_tracer import Capture, Event, EventKind, Protection, Status, open_capture
+from memory_tracer.report.story import tell
 from tests.workloads import PAGE_SIZE, SOURCES, Executable, Step, Workloads, compile_c, parse
 
 from .recording import (
@@ -107,6 +108,8 @@ def test_program_executed_from_a_memfd_has_its_bytes_in_the_capture(
         assert code == expected.ljust(event.region.length, b"\0")
         assert recorded(capture) == recording.said
         assert capture.losses == ()
+        findings = {sight.history.region: sight.findings for sight in tell(capture).sights}
+        assert "program without a file" in findings[event.region]
 
 
 @pytest.mark.emulated

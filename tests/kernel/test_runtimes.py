@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import pytest
 
 import memory_tracer as mt
 
-from .recording import Ran, Recorder, Recording, execute
+from .recording import Ran, Recorder, Recording, execute, tool
 
 pytestmark = pytest.mark.privileged
 
@@ -73,6 +74,24 @@ def test_runtime_gives_the_same_output_and_its_code_is_recorded(
     assert (recording.ran.status, recording.ran.out) == (untraced.status, untraced.out)
     assert untraced.status == 0
     assert generated(recording)
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime"),
+    [
+        ("luajit", "LuaJIT"),
+        ("ruby", "YJIT"),
+        ("php", "PHP"),
+        ("node", "V8"),
+        ("pypy3", "PyPy"),
+        ("java", "HotSpot"),
+    ],
+)
+def test_report_knows_whose_code_it_is(name: str, runtime: str, classes: Path, recorder: Recorder) -> None:
+    recording = recorder.command(*command_of(name, classes))
+    report = json.loads(tool("report", recording.path, "--json").out)
+    assert {group["runtime"] for group in report["generated"]} == {runtime}
+    assert {region["runtime"] for region in report["regions"] if region["pages"]} == {runtime}
 
 
 def test_every_trace_of_luajit_is_in_the_capture_byte_for_byte(recorder: Recorder, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ ALLOWED = {
     "diff": {"diff", "show", "analyze", "capture", "errors", "model", "terminal"},
     "export": {"export", "show", "analyze", "capture", "errors", "model", "terminal"},
     "scan": {"scan", "export", "analyze", "capture", "errors", "model", "terminal"},
+    "html": {"html", "report", "show", "export", "analyze", "capture", "errors", "model", "terminal"},
     "bpf": {"bpf"},
     "model": set(),
     "errors": set(),

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from memory_tracer.analyze.processes import describe_wait_status, process_tree
 from memory_tracer.analyze.recognize import recognize
+from memory_tracer.analyze.runtimes import asked_by, name_of
 from memory_tracer.capture.reader import Capture
 from memory_tracer.capture.writer import CaptureWriter
-from memory_tracer.model import EventKind, Process
+from memory_tracer.model import EventKind, Process, Region, Status
 from memory_tracer.report.story import tell
 from memory_tracer.wire.layout import PAGE_BYTES
 
@@ -71,11 +72,15 @@ def test_wait_status_of_any_number_has_words(status: int) -> None:
         (b"\x7fELF\x02\x01".ljust(PAGE_BYTES, b"\1"), "ELF header"),
         (b"MZ".ljust(PAGE_BYTES, b"\1"), "PE header"),
         (bytes(PAGE_BYTES), "all zero"),
-        (CODE, "mostly zero"),
+        (CODE, "function prologue, mostly zero"),
+        (bytes.fromhex("9090e8000000005b").ljust(PAGE_BYTES, b"\0"), "shellcode prologue, mostly zero"),
+        (bytes.fromhex("4831d26a3b58").ljust(PAGE_BYTES, b"\1"), "shellcode prologue, entropy 0.0"),
+        (bytes.fromhex("48b80102030405060708ffe0").ljust(PAGE_BYTES, b"\0"), "jump stub, mostly zero"),
+        (bytes.fromhex("b801000000c3").ljust(PAGE_BYTES, b"\0"), "mostly zero"),
         (NOISE, "encrypted or compressed (entropy 8.0)"),
         (page_bytes(0x0102030405060708), "entropy 3.0"),
     ],
-    ids=["elf", "pe", "zero", "sparse", "noise", "regular"],
+    ids=["elf", "pe", "zero", "function", "call", "execve", "jump", "sparse", "noise", "regular"],
 )
 def test_content_is_recognized(content: bytes, words: str) -> None:
     assert recognize(content) == words
@@ -160,6 +165,154 @@ def test_regions_with_bytes_stand_before_those_of_linked_files(tmp_path: Path) -
         story = tell(capture)
     assert [history.region.start for history in story.striking] == [BASE, PACKED]
     assert [history.region.start for history in story.plain] == [0x1000, 0x2000]
+
+
+LIBC, NODE, ADDON = 0x10_0000, 0x20_0000, 0x30_0000
+FILES = {
+    LIBC: (71, b"/usr/lib/libc.so.6"),
+    NODE: (72, b"/usr/bin/node"),
+    ADDON: (73, b"/home/user/addon.node"),
+}
+
+
+def mapped_files() -> RecordStream:
+    """A process with a C library, Node.js and a module that this loaded."""
+    stream = RecordStream(comm=b"node")
+    for address, (inode, path) in FILES.items():
+        stream.event(EventKind.EXEC_MAPPING, address, inode=inode, device=DEVICE)
+        stream.path(DEVICE, inode, path)
+    return stream
+
+
+def ask(stream: RecordStream, address: int, *frames: int, content: bytes = CODE, **fields: int) -> None:
+    """Make a page executable, called from ``frames``, innermost first."""
+    cause = stream.event(EventKind.MPROTECT, address, caller_ip=frames[0] + 8, **fields)
+    stream.stack(cause, *(frame + 8 for frame in frames))
+    stream.page(cause, content, address)
+
+
+def test_code_of_a_runtime_is_one_line_and_other_code_is_not(cli: CommandLine, tmp_path: Path) -> None:
+    stream = mapped_files()
+    for number in range(20):
+        ask(stream, BASE + 2 * number * PAGE_BYTES, LIBC, NODE, protection=7)
+    ask(stream, PACKED, LIBC, ADDON, NODE)
+    path = write_capture(tmp_path / "x.mtrace", stream)
+    out = cli("report", path).out
+    lines = out.splitlines()
+    assert "21 regions of code made at run time" in lines
+    assert f"  V8 in pid {stream.pid}: 20 regions, 20 pages, 20 events, rwx" in lines
+    assert "    asked for by /usr/bin/node" in lines
+    assert f"  {PACKED:#x}-{PACKED + PAGE_BYTES:#x} 4 KiB" in out
+    assert f"{BASE:#x}" not in out
+    assert f"{hex(BASE)}-" in cli("report", path, "--all").out
+    (report,) = cli("report", path, "--json").objects()
+    assert [region["runtime"] for region in report["regions"]] == [None] + 20 * ["V8"]
+    assert report["regions"][0]["asked_by"] == "/home/user/addon.node"
+    (group,) = report["generated"]
+    assert (group["runtime"], group["path"], group["regions"]) == ("V8", "/usr/bin/node", 20)
+
+
+def test_code_that_no_runtime_makes_is_not_hidden_behind_one(tmp_path: Path) -> None:
+    stream = mapped_files()
+    ask(stream, BASE, LIBC, NODE)
+    ask(stream, PACKED, LIBC, NODE, content=b"\x7fELF\x02\x01".ljust(PAGE_BYTES, b"\1"))
+    ask(stream, PACKED + 4 * PAGE_BYTES, LIBC, NODE)
+    ask(stream, PACKED + 8 * PAGE_BYTES, PACKED + 4 * PAGE_BYTES, NODE)
+    with Capture(write_capture(tmp_path / "x.mtrace", stream)) as capture:
+        story = tell(capture)
+    assert [history.region.start for history in story.generated[0].histories] == [BASE]
+    assert [(sight.history.region.start, sight.findings) for sight in story.sights[:3]] == [
+        (PACKED, ("ELF image",)),
+        (PACKED + 4 * PAGE_BYTES, ("makes system calls",)),
+        (PACKED + 8 * PAGE_BYTES, ()),
+    ]
+
+
+def test_part_of_a_runtimes_region_that_was_only_looked_at_is_the_runtimes(tmp_path: Path) -> None:
+    stream = mapped_files()
+    cause = stream.event(EventKind.MMAP, BASE, pages=4, protection=7, result=BASE, caller_ip=LIBC)
+    stream.stack(cause, LIBC, NODE)
+    for address in (BASE + PAGE_BYTES, PACKED):
+        look = stream.event(EventKind.LOOK, address, protection=7, caller_ip=LIBC)
+        stream.page(look, CODE, address)
+    with Capture(write_capture(tmp_path / "x.mtrace", stream)) as capture:
+        story = tell(capture)
+    (group,) = story.generated
+    assert {history.region.start for history in group.histories} == {BASE, BASE + PAGE_BYTES}
+    assert [history.region.start for history in story.striking] == [PACKED]
+
+
+def test_code_of_a_compiler_that_announces_a_jitdump_is_grouped(tmp_path: Path) -> None:
+    stream = mapped_files()
+    cause = stream.event(EventKind.MMAP, 0x40_0000, inode=74, device=DEVICE, result=0x40_0000, caller_ip=LIBC)
+    stream.path(DEVICE, 74, b"/root/.debug/jit/jit-4242.dump")
+    stream.stack(cause, LIBC, ADDON)
+    ask(stream, BASE, LIBC, ADDON)
+    with Capture(write_capture(tmp_path / "x.mtrace", stream)) as capture:
+        story = tell(capture)
+    (group,) = story.generated
+    assert (group.runtime, group.path) == ("JIT compiler", "/home/user/addon.node")
+    assert not story.striking
+
+
+def test_what_stands_out_comes_first_and_is_named(cli: CommandLine, tmp_path: Path) -> None:
+    stream = mapped_files()
+    ask(stream, BASE, LIBC, ADDON)
+    ask(stream, PACKED, LIBC, ADDON, content=b"\x7fELF\x02\x01".ljust(PAGE_BYTES, b"\1"))
+    ask(stream, PACKED + 4 * PAGE_BYTES, BASE)
+    cause = stream.event(
+        EventKind.EXEC_MAPPING, PACKED + 8 * PAGE_BYTES, inode=75, device=1, status=Status.UNLINKED
+    )
+    stream.path(1, 75, b"/memfd:x")
+    stream.page(cause, b"\x7fELF\x02\x01".ljust(PAGE_BYTES, b"\2"), PACKED + 8 * PAGE_BYTES)
+    path = write_capture(tmp_path / "x.mtrace", stream)
+    (report,) = cli("report", path, "--json").objects()
+    assert [(region["region"]["start"], region["findings"]) for region in report["regions"]] == [
+        (hex(PACKED + 8 * PAGE_BYTES), ["program without a file", "ELF image"]),
+        (hex(BASE), ["makes system calls"]),
+        (hex(PACKED), ["ELF image"]),
+        (hex(PACKED + 4 * PAGE_BYTES), []),
+    ]
+    assert "    program without a file, ELF image\n" in cli("report", path).out
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/usr/bin/node", "V8"),
+        ("/usr/lib/jvm/java-17/lib/server/libjvm.so", "HotSpot"),
+        ("/usr/lib/x86_64-linux-gnu/libluajit-5.1.so.2.1.0", "LuaJIT"),
+        ("/usr/lib/libruby-3.1.so.3.1.7", "YJIT"),
+        ("/usr/bin/php8.2", "PHP"),
+        ("/usr/lib/libpypy3.9-c.so", "PyPy"),
+        ("/usr/share/dotnet/shared/libcoreclr.so", ".NET"),
+        ("/usr/bin/mono-sgen", "Mono"),
+        ("/usr/lib/erlang/erts-13/bin/beam.smp", "BEAM"),
+        ("/tmp/nodes", None),
+        ("/tmp/node/sample", None),
+        (None, None),
+    ],
+)
+def test_runtime_is_known_by_the_name_of_its_file(path: str | None, name: str | None) -> None:
+    assert name_of(path) == name
+
+
+@pytest.mark.parametrize(
+    ("names", "asked"),
+    [
+        (("libc.so.6", "node"), "node"),
+        (("ld-linux-x86-64.so.2", "libc-2.31.so", "ld-musl-x86_64.so.1", "sample"), "sample"),
+        (("sample", "node"), "sample"),
+        (("libc.so.6", None, "node"), None),
+        (("libc.so.6",), None),
+    ],
+)
+def test_who_asked_is_the_innermost_beside_the_c_library(
+    names: Sequence[str | None], asked: str | None
+) -> None:
+    frames = [name and Region(0, PAGE_BYTES, path=f"/usr/lib/{name}", inode=1) for name in names]
+    found = asked_by(frame or None for frame in frames)
+    assert (found and found.path) == (asked and f"/usr/lib/{asked}")
 
 
 @pytest.mark.parametrize(

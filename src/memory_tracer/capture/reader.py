@@ -63,6 +63,14 @@ class _State:
         return Mappings(self.relations, self.texts)
 
     @cached_property
+    def ordinals(self) -> NDArray[np.uint64]:
+        return np.ascontiguousarray(self.relations.events["ordinal"][: self.relations.recorded_count])
+
+    @cached_property
+    def stacks(self) -> Stacks:
+        return Stacks(self.relations, self.texts)
+
+    @cached_property
     def processes(self) -> tuple[Process, ...]:
         return list_processes(self.relations, self.decoder, self.texts)
 
@@ -271,6 +279,15 @@ class Capture(Frames):
             RunColumns(relations.run_event, runs["address"], runs["pages"]),
             decoder.event,
         )
+
+    def stack_at(self, sequence: int) -> tuple[int, ...]:
+        """Return the stack of the event numbered ``sequence``; empty where it is not known.
+
+        Asking in order of sequence is fastest.
+        """
+        ordinals = self._state.ordinals
+        number = int(np.searchsorted(ordinals, sequence))
+        return self._state.stacks.of(number) if ordinals[number : number + 1] == [sequence] else ()
 
     def mapping_at(self, sequence: int, address: int) -> Region | None:
         """Return what was mapped at ``address`` in the process of the event numbered ``sequence``.

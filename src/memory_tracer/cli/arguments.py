@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _R = TypeVar("_R")
 
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}")
 
 
@@ -82,6 +83,21 @@ class Seconds(click.ParamType[int]):
             self.fail(f"{value!r} is not a number of seconds such as 1.5", param, ctx)
         nanoseconds = int(match[2] or 0) * 10**9 + int((match[3] or "").ljust(9, "0"))
         return -nanoseconds if match[1] else nanoseconds
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes with an optional K, M, G or T (binary units)."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return bytes."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+)([kmgt]?)(i?b)?", str(value).lower())
+        if match is None:
+            self.fail(f"{value!r} is not a size; write 64M or 4096", param, ctx)
+        return int(match[1]) * _UNITS[match[2]]
 
 
 class ProtectionBits(click.ParamType[Protection]):

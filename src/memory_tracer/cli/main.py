@@ -49,6 +49,7 @@ VERBS: dict[str, Verb] = {
         Verb("show", READ, "Print a region's bytes: hex, instructions or raw."),
         Verb("diff", READ, "Show what changed between two generations of a region."),
         Verb("scan", READ, "Search all code with YARA rules."),
+        Verb("html", READ, "Make one page for a browser: timeline, table, instructions."),
         Verb("export", READ, "Write regions or tables as files, or JSON lines."),
         Verb("verify", READ, "Say whether a capture is complete, and what is missing."),
         Verb("doctor", SYSTEM, "Say what this kernel and this user can do."),

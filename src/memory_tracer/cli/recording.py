@@ -25,9 +25,9 @@ from ..record.settings import (
     RECENT_SECONDS,
     ProtectionFilter,
     Settings,
-    parse_size,
     recently,
 )
+from .arguments import Size
 
 if TYPE_CHECKING:
     from ..record.engines import AnySession
@@ -35,21 +35,6 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _RECORDED_KINDS = [str(kind) for kind in EventKind if kind >= EventKind.MMAP]
-
-
-class Size(click.ParamType[int]):
-    """A number of bytes with an optional K, M, G or T (binary units)."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return bytes."""
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_size(str(value))
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
 
 
 class Requested(click.ParamType[ProtectionFilter]):

@@ -27,6 +27,10 @@ def command(file: Path, everything: bool, as_json: bool) -> None:
     What ran and for how long; what is missing from the capture, if anything; the processes and how
     they ended; the code made at run time, the most telling first; and what to type next.
 
+    The code of known runtimes is one line for each. A runtime is known by the name of the file that asked
+    for the memory, which is no proof: the line has its path, and what holds an ELF image or makes system
+    calls itself is not counted to it.
+
     \b
     Example:
       memory-tracer report sample.mtrace

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..export.objects import Object, loss_object, process_object, region_object
-from .story import Sight, Story, command_of, duration_ns, metadata_text, targets_of
+from .story import Generated, Sight, Story, command_of, duration_ns, metadata_text, targets_of
 
 if TYPE_CHECKING:
     from ..capture.reader import Capture
@@ -28,11 +28,33 @@ def report_object(capture: Capture, story: Story, *, following: str) -> Object:
         "losses": [loss_object(loss) for loss in capture.losses],
         "processes": [process_object(process) for process in capture.processes],
         "plain_mappings": len(story.plain),
+        "generated": [_generated_object(group) for group in story.generated],
         "regions": [_sight_object(sight) for sight in story.sights],
         "next": following,
     }
 
 
 def _sight_object(sight: Sight) -> Object:
-    looks = {"looks_like": sight.looks_like, "first_bytes": sight.first_bytes}
-    return region_object(sight.history) | looks
+    asked_by = sight.origin.asked_by
+    return region_object(sight.history) | {
+        "looks_like": sight.looks_like,
+        "first_bytes": sight.first_bytes,
+        "findings": list(sight.findings),
+        "runtime": sight.origin.runtime,
+        "asked_by": None if asked_by is None else asked_by.path,
+    }
+
+
+def _generated_object(group: Generated) -> Object:
+    first = group.histories[0]
+    return {
+        "runtime": group.runtime,
+        "path": group.path,
+        "pid": first.pid,
+        "process_start_ns": first.process_start_ns,
+        "comm": first.comm,
+        "regions": len(group.histories),
+        "pages": sum(history.pages for history in group.histories),
+        "content_bytes": sum(history.content_bytes for history in group.histories),
+        "rwx": any(history.rwx for history in group.histories),
+    }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..analyze.processes import identity
-from ..analyze.recognize import first_bytes, recognize
-from ..model import ADDRESS_END, PAGE_SIZE, EventKind, Page, Region
+from ..analyze.latest import LatestPages
+from ..analyze.processes import Identity, identity
+from ..analyze.recognize import ELF_HEADER, SHELLCODE, first_bytes, recognize
+from ..model import EventKind, Evidence, Region
+from .origins import UNKNOWN_ORIGIN, Origin, origins
 
 if TYPE_CHECKING:
     from ..analyze.regions import RegionHistory
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 _PLAIN_KINDS = frozenset({EventKind.MMAP, EventKind.MUNMAP, EventKind.BASELINE, EventKind.EXEC_MAPPING})
 
 
+#: What stands out only where no runtime made the code.
+_EXECUTED = "was executed"
+
 #: A file may claim any times; beyond 64 bits they are not times.
 _LONGEST_NS = 1 << 63
 
@@ -27,41 +31,92 @@ _LONGEST_NS = 1 << 63
 class Sight:
     """One region and what its latest bytes look like; None where no bytes are in the capture.
 
-    ``caller`` is the mapping its first call came from; None where the capture does not know.
+    ``caller`` is the mapping its first call came from; None where the capture does not know. ``findings``
+    say in a few words what stands out.
     """
 
     history: RegionHistory
     looks_like: str | None
     first_bytes: str | None
     caller: Region | None = None
+    origin: Origin = UNKNOWN_ORIGIN
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The regions that one runtime made in one process; ``path`` is the file it was recognised by."""
+
+    runtime: str
+    path: str | None
+    histories: Sequence[RegionHistory]
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """The regions of a capture: those that stand out (first the most telling), and the rest."""
+    """The regions of a capture: those that stand out (first the most telling), of runtimes, and the rest.
+
+    ``sights`` are of the first of them that were asked for.
+    """
 
     striking: Sequence[RegionHistory]
+    generated: Sequence[Generated]
     plain: Sequence[RegionHistory]
     sights: Sequence[Sight]
 
     @property
     def next_look(self) -> RegionHistory | None:
         """The region to look at first: the most telling one with bytes in the capture."""
-        return next((history for history in (*self.striking, *self.plain) if history.pages), None)
+        of_runtimes = (history for group in self.generated for history in group.histories)
+        return next((h for h in (*self.striking, *of_runtimes, *self.plain) if h.pages), None)
 
 
 def tell(capture: Capture, *, limit: int | None = None, everything: bool = False) -> Story:
-    """Gather the story; ``limit`` bounds the regions looked into, ``everything`` includes plain ones."""
-    histories = capture.regions()
-    striking = sorted((h for h in histories if stands_out(h)), key=_telling)
-    plain = [history for history in histories if not stands_out(history)]
-    shown = [*striking, *plain] if everything else striking
-    shown = shown[:limit]
-    callers = _callers(capture, shown)
-    return Story(striking, plain, [_look(capture, history, callers) for history in shown])
+    """Gather the story; ``everything`` includes plain mappings in its sights.
+
+    With ``limit`` there are sights of that many regions that no runtime made.
+    """
+    histories = by_telling(capture.regions())
+    count = sum(map(stands_out, histories))
+    unusual, plain = histories[:count], histories[count:]
+    looks = _Looks(capture, histories if everything else unusual)
+    found = zip(unusual, origins(capture, unusual, plain), strict=True)
+    sights = [looks.at(history, origin) for history, origin in found]
+    striking = sorted((sight for sight in sights if not _as_runtimes_do(sight)), key=_finding)
+    made = [sight for sight in sights if _as_runtimes_do(sight)]
+    shown = striking[:limit] if limit is not None else [*striking, *made]
+    if everything:
+        shown += [looks.at(history, UNKNOWN_ORIGIN) for history in plain]
+    return Story([sight.history for sight in striking], _grouped(made), plain, shown)
 
 
-def _callers(capture: Capture, histories: Sequence[RegionHistory]) -> dict[int, Region | None]:
+def _as_runtimes_do(sight: Sight) -> bool:
+    """Tell whether a runtime made the region, and nothing in it is other than runtimes make it."""
+    return sight.origin.runtime is not None and not set(sight.findings) - {_EXECUTED}
+
+
+def _finding(sight: Sight) -> tuple[bool, bool, int]:
+    linked = sight.history.region.file_backed and not sight.history.unlinked
+    return not sight.history.pages, linked, -len(sight.findings)
+
+
+def _grouped(sights: Sequence[Sight]) -> list[Generated]:
+    groups: dict[tuple[Identity, str, str | None], list[RegionHistory]] = {}
+    for sight in sights:
+        history, origin = sight.history, sight.origin
+        path = origin.asked_by.path if origin.asked_by else None
+        who = identity(history.pid, history.process_start_ns)
+        groups.setdefault((who, origin.runtime or "", path), []).append(history)
+    return [Generated(runtime, path, group) for (_, runtime, path), group in groups.items()]
+
+
+def by_telling(histories: Sequence[RegionHistory]) -> list[RegionHistory]:
+    """Return those that stand out, the most telling first, and then the others as they were."""
+    striking = sorted((history for history in histories if stands_out(history)), key=_telling)
+    return [*striking, *(history for history in histories if not stands_out(history))]
+
+
+def callers(capture: Capture, histories: Sequence[RegionHistory]) -> dict[int, Region | None]:
     """Return by event the mapping a call came from, asked for in the order the capture answers best."""
     calls = sorted((h.caller_event, h.caller) for h in histories if h.caller_event is not None and h.caller)
     return {sequence: capture.mapping_at(sequence, address) for sequence, address in calls}
@@ -84,27 +139,36 @@ def _telling(history: RegionHistory) -> tuple[bool, bool, int]:
     return not history.pages, linked, history.first_ns
 
 
-def _look(capture: Capture, history: RegionHistory, callers: Mapping[int, Region | None]) -> Sight:
-    caller = None if history.caller_event is None else callers.get(history.caller_event)
-    page = _first_page(capture, history) if history.pages else None
-    if page is None or page.content is None:
-        return Sight(history, None, None, caller)
-    return Sight(history, recognize(page.content), first_bytes(page.content), caller)
+class _Looks:
+    """Looks at regions: what they hold, who called for them, what is to be said of them."""
+
+    def __init__(self, capture: Capture, histories: Sequence[RegionHistory]) -> None:
+        self._callers = callers(capture, histories)
+        self._latest = LatestPages(capture)
+
+    def at(self, history: RegionHistory, origin: Origin) -> Sight:
+        caller = None if history.caller_event is None else self._callers.get(history.caller_event)
+        content = self._latest.first(history)
+        if content is None:
+            return Sight(history, None, None, caller, origin, tuple(_findings(history, None)))
+        words = recognize(content)
+        return Sight(history, words, first_bytes(content), caller, origin, tuple(_findings(history, words)))
 
 
-def _first_page(capture: Capture, history: RegionHistory) -> Page | None:
-    """Return the last content of the region's first page, or else the first page that has any."""
-    region = history.region
-    first = deque(_pages(capture, history, region.start + PAGE_SIZE), maxlen=1)
-    return first[0] if first else next(_pages(capture, history, region.end), None)
-
-
-def _pages(capture: Capture, history: RegionHistory, end: int) -> Iterator[Page]:
-    wanted = identity(history.pid, history.process_start_ns)
-    pages = capture.pages(
-        pid=history.pid, start=history.region.start, end=min(end, ADDRESS_END), missing=False
-    )
-    return (page for page in pages if identity(page.pid, page.process_start_ns) == wanted)
+def _findings(history: RegionHistory, looks_like: str | None) -> Iterator[str]:
+    """Yield what stands out of a region, as far as it is not of a linked file."""
+    if history.region.file_backed and not history.unlinked:
+        return
+    if history.unlinked and history.kinds[:1] == (EventKind.EXEC_MAPPING,):
+        yield "program without a file"
+    if looks_like == ELF_HEADER:
+        yield "ELF image"
+    if looks_like and looks_like.startswith(SHELLCODE):
+        yield SHELLCODE
+    if history.evidence & Evidence.CALLER:
+        yield "makes system calls"
+    elif history.evidence:
+        yield _EXECUTED
 
 
 def metadata_text(metadata: Mapping[str, Any], *keys: str) -> str | None:

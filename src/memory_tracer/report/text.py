@@ -14,7 +14,16 @@ from ..analyze.processes import describe_wait_status, process_tree
 from ..analyze.timeline import start_ns
 from ..model import Loss, Process, Protection
 from ..terminal import clean, console, format_count, format_duration, format_seconds, format_size
-from .story import Sight, Story, command_of, duration_ns, metadata_text, scope_of, targets_of
+from .story import (
+    Generated,
+    Sight,
+    Story,
+    command_of,
+    duration_ns,
+    metadata_text,
+    scope_of,
+    targets_of,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +33,7 @@ if TYPE_CHECKING:
 #: Processes and regions shown unless all are asked for: with everything else, about one screen.
 PROCESSES_SHOWN = 8
 REGIONS_SHOWN = 6
+GROUPS_SHOWN = 4
 #: Characters of a command line or path that are shown.
 _WORDS_LIMIT = 60
 #: Characters of the name of a caller's file that are shown, escapes spelled out.
@@ -37,7 +47,8 @@ def print_report(capture: Capture, story: Story, *, everything: bool, following:
     screen = console(sys.stdout)
     _print_summary(screen, capture)
     _print_losses(screen, capture.losses)
-    _print_processes(screen, capture.processes, None if everything else PROCESSES_SHOWN)
+    limit = None if everything else PROCESSES_SHOWN
+    _print_processes(screen, capture.processes, start_ns(capture), limit)
     _print_regions(screen, capture, story, everything)
     screen.print(f"\nNext: {clean(following)}", style="bold")
 
@@ -83,12 +94,15 @@ def describe_loss(loss: Loss) -> str:
     return clean(f"{loss.reason}: {lost} ({loss.explanation})")
 
 
-def _print_processes(screen: Console, processes: Sequence[Process], limit: int | None) -> None:
+def _print_processes(screen: Console, processes: Sequence[Process], origin: int, limit: int | None) -> None:
     screen.print(f"\n{format_count(len(processes), 'process', 'processes')}", style="bold")
     for depth, process in islice(process_tree(processes), limit):
         words = shlex.join(process.command_line) or process.path or ""
-        who = f"{'  ' * (1 + min(depth, _DEEPEST_INDENT))}{_numbers(process)} {clean(process.comm)}"
-        screen.print(f"{who}  {clean(words, _WORDS_LIMIT)}  {_ending(process)}")
+        indent = "  " * (1 + min(depth, _DEEPEST_INDENT))
+        screen.print(
+            f"{indent}{_numbers(process)} {clean(process.comm)}  {clean(words, _WORDS_LIMIT)}  "
+            f"{_when(process, origin)}  {ending(process)}"
+        )
     if limit is not None and len(processes) > limit:
         screen.print(f"  and {len(processes) - limit:,} more; --all shows them", style="dim")
 
@@ -99,23 +113,48 @@ def _numbers(process: Process) -> str:
     return f"{process.pid}" if inner in (None, process.pid) else f"{process.pid} ({inner} inside)"
 
 
-def _ending(process: Process) -> str:
+def _when(process: Process, origin: int) -> str:
+    """Return when the process was first seen, in seconds of the capture, and how long it was there."""
+    start = f"at {(process.first_seen_ns - origin) / 10**9:.3f} s"
+    length = -1 if process.ended_ns is None else process.ended_ns - process.first_seen_ns
+    return f"{start} for {format_duration(length)}" if length >= 0 else start
+
+
+def ending(process: Process) -> str:
+    """Return in brackets how a process ended, or that it did not."""
     if process.wait_status is not None:
         return f"[{describe_wait_status(process.wait_status)}]"
     return "[still running]" if process.ended_ns is None else "[ended]"
 
 
 def _print_regions(screen: Console, capture: Capture, story: Story, everything: bool) -> None:
-    count = format_count(len(story.striking), "region")
+    of_runtimes = sum(len(group.histories) for group in story.generated)
+    count = format_count(len(story.striking) + of_runtimes, "region")
     screen.print(f"\n{count} of code made at run time", style="bold")
     for sight in story.sights:
         _print_sight(screen, sight, start_ns(capture))
     hidden = len(story.striking) - len(story.sights)
     if hidden > 0:
         screen.print(f"  and {hidden:,} more; --all shows them", style="dim")
+    for group in story.generated[: None if everything else GROUPS_SHOWN]:
+        _print_generated(screen, group)
+    if len(story.generated) > GROUPS_SHOWN and not everything:
+        screen.print(f"  and {len(story.generated) - GROUPS_SHOWN:,} more runtimes", style="dim")
     if story.plain and not everything:
         mappings = format_count(len(story.plain), "mapping")
         screen.print(f"  and {mappings} of programs and libraries; --all shows them", style="dim")
+
+
+def _print_generated(screen: Console, group: Generated) -> None:
+    histories = group.histories
+    writable = ", rwx" if any(history.rwx for history in histories) else ""
+    pages = sum(history.pages for history in histories)
+    screen.print(
+        f"  {group.runtime} in pid {histories[0].pid}: {format_count(len(histories), 'region')}, "
+        f"{format_count(pages, 'page')}, {sum(history.flips for history in histories):,} events{writable}",
+        style="green",
+    )
+    screen.print(f"    asked for by {clean(group.path or 'nobody known', _WORDS_LIMIT)}")
 
 
 def _print_sight(screen: Console, sight: Sight, origin: int) -> None:
@@ -128,6 +167,8 @@ def _print_sight(screen: Console, sight: Sight, origin: int) -> None:
         style="bold red" if history.rwx else "cyan",
     )
     screen.print(f"    {'; '.join(_traits(sight))}")
+    if sight.findings:
+        screen.print(f"    {', '.join(sight.findings)}", style="bold yellow")
     if sight.looks_like is not None:
         screen.print(f"    {sight.looks_like}; starts with {sight.first_bytes}")
 

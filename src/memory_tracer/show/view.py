@@ -103,6 +103,8 @@ def region_images(
     wanted = identity(history.pid, history.process_start_ns)
     start = history.region.start // PAGE_SIZE * PAGE_SIZE
     end = min(history.region.end if end is None else end, ADDRESS_END)
+    if start >= end:  # no recorder writes that
+        return ()
     kinds = sorted(REGION_KINDS)
     events = capture.events(pid=history.pid, start=start, end=end, until_ns=until_ns, kinds=kinds)
     rows = capture.page_rows(absent=True, pid=history.pid, start=start, end=end, until_ns=until_ns)
