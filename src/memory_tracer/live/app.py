@@ -92,7 +92,8 @@ class LiveApp(App[None]):
             for title, width in columns:
                 self.query_one(name, DataTable).add_column(title, width=width)
         self.query_one("#regions").focus()
-        self.run_worker(self._follow, name="follow")
+        # Textual types what a coroutine may be sent as None, an async function has Any.
+        self.run_worker(self._follow, name="follow")  # type: ignore[arg-type]
 
     async def _follow(self) -> None:
         while True:
@@ -167,7 +168,7 @@ class LiveApp(App[None]):
     async def on_data_table_row_highlighted(self, message: DataTable.RowHighlighted) -> None:
         """Show the bytes of the region under the cursor."""
         if message.data_table.id == "regions":
-            self.run_worker(self._draw_bytes, group="bytes")
+            self.run_worker(self._draw_bytes, group="bytes")  # type: ignore[arg-type]
 
     async def on_data_table_row_selected(self, message: DataTable.RowSelected) -> None:
         """Enter on a process shows its regions only."""
