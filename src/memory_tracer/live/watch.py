@@ -28,7 +28,8 @@ REGIONS_KEPT = 500
 PROCESSES_KEPT = 200
 #: Pages of a region that are shown.
 PAGES_SHOWN = 16
-#: Rows of events and pages taken in; with what is derived from them, below one GiB of memory.
+#: Rows of events and pages after which no more are taken in: the index is held in memory. What a file has
+#: when it is opened is taken in whole.
 ROW_LIMIT = 4_000_000
 #: Records of different CPUs arrive out of order, by far less than this.
 _OVERLAP_NS = 10**9
