@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ..analyze.timeline import start_ns
+from ..errors import UsageError
 from ..model import ADDRESS_END, EventKind, Protection
+from ..record.settings import parse_size
 
 if TYPE_CHECKING:
     from ..capture.filters import FilterOptions
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
 _R = TypeVar("_R")
 
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}")
 
 
@@ -94,10 +95,10 @@ class Size(click.ParamType[int]):
         """Return bytes."""
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+)([kmgt]?)(i?b)?", str(value).lower())
-        if match is None:
-            self.fail(f"{value!r} is not a size; write 64M or 4096", param, ctx)
-        return int(match[1]) * _UNITS[match[2]]
+        try:
+            return parse_size(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 class ProtectionBits(click.ParamType[Protection]):

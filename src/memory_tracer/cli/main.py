@@ -42,6 +42,7 @@ VERBS: dict[str, Verb] = {
         Verb("run", RECORD, "Start a command and record the code it makes executable."),
         Verb("attach", RECORD, "Record running processes."),
         Verb("record", RECORD, "Record for weeks, as a service."),
+        Verb("live", READ, "Watch a capture on the terminal, also while it grows."),
         Verb("report", READ, "Tell the story of a capture on one screen."),
         Verb("events", READ, "List calls, mappings and process steps."),
         Verb("regions", READ, "List memory that was or became executable."),

@@ -1,0 +1,1 @@
+"""``live``: a capture on the terminal while it grows, or after."""
