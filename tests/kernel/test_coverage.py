@@ -103,6 +103,8 @@ TECHNIQUES = (
     technique("large_region huge", MPROTECT),
     technique("large_region sparse", MPROTECT),
     technique("large_region zero", MPROTECT),
+    technique("patched_region pages", MPROTECT, others=4),
+    technique("patched_region pairs", MPROTECT, others=4),
     technique("other_thread", MPROTECT),
     technique("hugetlb flip", MPROTECT),
     technique("swapped ends", MPROTECT, LOOK, races=True),

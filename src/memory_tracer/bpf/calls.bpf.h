@@ -92,7 +92,64 @@ static __always_inline struct mprotect_args_t mprotect_call(__u32 kind, __u64 ad
 		.key = key,
 		.kind = kind,
 		.status = STATUS_PREVIOUS_UNKNOWN,
+		.sequence = 1,
 	};
+}
+
+/* Mappings of one call that are looked through for what can have changed. */
+#define STABLE_MAPPINGS 16
+
+/*
+ * Set job->changed_start and job->changed_end around the mappings in [start, end) that were writable, or not
+ * executable: what lies outside of them was sent when it became executable, and is the same still.
+ */
+__noinline int find_changed(__u64 start, __u64 end)
+{
+	const struct mapping_info *mapping;
+	struct page_job *job = this_job();
+	__u64 cursor = start, next;
+
+	if (!job)
+		return 0;
+	mapping = &job->mapping;
+	job->changed_start = end;
+	job->changed_end = start;
+	bpf_repeat(STABLE_MAPPINGS)
+	{
+		if (cursor >= end)
+			break;
+		find_mapping(job, cursor, ENGINE_ITERATOR);
+		if (!mapping->known)
+			break;
+		next = mapping->end < end ? mapping->end : end;
+		if (!(mapping->flags & VM_EXEC) || changes_silently(mapping)) {
+			job->changed_start = cursor < job->changed_start ? cursor : job->changed_start;
+			job->changed_end = next;
+		}
+		cursor = next;
+	}
+	if (cursor < end) {
+		job->changed_start = cursor < job->changed_start ? cursor : job->changed_start;
+		job->changed_end = end;
+	}
+	if (job->changed_start > job->changed_end)
+		job->changed_start = job->changed_end;
+	return 0;
+}
+
+/* Note what of a known region a call that is about to protect it can find changed. */
+static __always_inline void note_changed(struct page_job *job, const struct trace_target *target,
+					 struct mprotect_args_t *arguments)
+{
+	__u64 length = page_align(arguments->length);
+	const struct region_state *state = region_at(target, arguments->address);
+
+	if (!state || !state->whole_ns || length > state->length)
+		return;
+	arguments->sequence = count_of_changes();
+	find_changed(arguments->address, arguments->address + length);
+	arguments->changed_start = job->changed_start;
+	arguments->changed_end = job->changed_end;
 }
 
 static __always_inline int enter_mprotect(void *ctx, struct mprotect_args_t arguments,
@@ -116,6 +173,8 @@ static __always_inline int enter_mprotect(void *ctx, struct mprotect_args_t argu
 		if (mapping->end - arguments.address < arguments.length)
 			arguments.status = STATUS_SEVERAL_MAPPINGS;
 	}
+	if (engine == ENGINE_ITERATOR && arguments.protection & PROT_EXEC)
+		note_changed(job, target, &arguments);
 	if ((protection_matters(arguments.protection) || arguments.previous_protection & PROT_EXEC) &&
 	    bpf_map_update_elem(&mprotect_args, &thread, &arguments, BPF_ANY))
 		count(COUNTER_ARGUMENTS_FULL, 1);
@@ -166,6 +225,11 @@ static __always_inline bool join_mprotect(struct page_job *job, struct trace_tar
 	event->arguments[1] = arguments->length;
 	event->arguments[2] = arguments->protection;
 	event->arguments[3] = arguments->key;
+	/* Only if nobody else has had the lock since. This call has, and may have given it back. */
+	if (!(arguments->sequence & 1) && count_of_changes() - arguments->sequence == (job->tree ? 1 : 2)) {
+		job->changed_start = arguments->changed_start;
+		job->changed_end = arguments->changed_end;
+	}
 	bpf_map_delete_elem(&mprotect_args, &thread);
 	return true;
 }

@@ -224,7 +224,7 @@ static __always_inline struct task_struct *owner_of(struct mm_struct *mm)
 
 /* Have `program` look at what a call is about to change in a process, of which `tid` is a thread. */
 static __always_inline void look_at_change(void *ctx, void *program, const struct call *call,
-					   struct change change, __u32 pid, __u32 tid)
+					   struct change change, __u32 pid, __u32 tid, bool writes)
 {
 	struct page_job *job = this_job();
 
@@ -235,6 +235,7 @@ static __always_inline void look_at_change(void *ctx, void *program, const struc
 	job->look_compat = call->compat;
 	job->look_pid = pid;
 	job->look_tid = tid;
+	job->look_writes = writes;
 	bpf_tail_call(ctx, program, 0);
 }
 
@@ -249,7 +250,7 @@ static __always_inline void look_at_own_change(void *ctx, struct mm_struct *mm, 
 	else if (!call->compat) /* through /proc/self/mem */
 		change = reached_change(call);
 	look_at_change(ctx, &look_program, call, change, bpf_get_current_pid_tgid() >> 32,
-		       bpf_get_current_pid_tgid());
+		       bpf_get_current_pid_tgid(), !write);
 }
 
 /* It asks for the lock of another process's memory. */
@@ -262,7 +263,7 @@ static __always_inline void look_at_reached_change(void *ctx, void *program, str
 		return;
 	owner = owner_of(mm);
 	look_at_change(ctx, program, call, reached_change(call), BPF_CORE_READ(owner, tgid),
-		       BPF_CORE_READ(owner, pid));
+		       BPF_CORE_READ(owner, pid), true);
 }
 
 #endif

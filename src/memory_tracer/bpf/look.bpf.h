@@ -109,7 +109,7 @@ __noinline int look_at_mapping(void)
 		return 0;
 	if (event->device)
 		send_path(mapping->file, event->inode, event->device);
-	job->cursor = start;
+	job->cursor = job->first = start;
 	job->end = end;
 	job->event_sent = 0;
 	job->missing_reason = 0;
@@ -315,6 +315,8 @@ static __always_inline int look(const bool others)
 			break;
 		if (!(vma->vm_flags & VM_EXEC))
 			continue;
+		if (job->look_writes)
+			target->written = 1;
 		job->vma = (__u64)vma;
 		choice = choose_mapping();
 		if (choice & CHOICE_LOOK)
@@ -357,6 +359,7 @@ static __always_inline void ask_for_look(struct page_job *job, __u64 start, __u6
 	job->look_before = before;
 	job->look_call = 0;
 	job->look_compat = 0;
+	job->look_writes = 0;
 	job->passing = 0;
 	job->silent = 0;
 	job->look_pid = bpf_get_current_pid_tgid() >> 32;

@@ -196,6 +196,24 @@ static __always_inline void use_tree(struct page_job *job, struct mm_struct *mm)
 	job->mapping.known = 0;
 }
 
+/* Counted up when the lock of the mappings is taken to write, and when it is given back (Linux 6.14). */
+struct seqcount___any {
+	unsigned int sequence;
+} __attribute__((preserve_access_index));
+struct mm_struct___counted {
+	struct seqcount___any mm_lock_seq;
+} __attribute__((preserve_access_index));
+
+/* That count, which is odd while somebody holds the lock; odd, too, where the kernel does not count. */
+static __always_inline __u32 count_of_changes(void)
+{
+	struct mm_struct___counted *mm = (void *)READ_CURRENT(mm);
+
+	if (!bpf_core_field_exists(mm->mm_lock_seq.sequence))
+		return 1;
+	return BPF_CORE_READ(mm, mm_lock_seq.sequence);
+}
+
 /* The same on kernels that have bpf_find_vma. Global, as the verifier would follow each call of it. */
 __noinline int find_with_lookup(__u64 address)
 {

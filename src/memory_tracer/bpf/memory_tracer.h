@@ -311,7 +311,7 @@ struct trace_target {
 	__u32 uid;           /* with this user id, */
 	__u32 generation;    /* and under the rules of this generation */
 	__u32 joined;        /* how often it came into the scope while it was running */
-	__u32 reserved;
+	__u32 written;       /* somebody wrote to its memory around the protection */
 };
 
 /* Criteria of a scope: what a rule of that kind compares. */

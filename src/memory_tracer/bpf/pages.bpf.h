@@ -334,7 +334,7 @@ static __always_inline void list_absent(struct page_job *job, __u64 absent_befor
 
 	if (!have_page_tables() || absent + job->discovered == absent_before)
 		return;
-	job->cursor = job->event.header.address;
+	job->cursor = job->first;
 	job->mapping.end = 0; /* look it up anew */
 	job->listing = 1;
 	take_pages(job, engine);

@@ -115,6 +115,8 @@ static __always_inline void begin_event(struct page_job *job, struct trace_targe
 	job->silent = 0;
 	job->may_fetch = 0;
 	job->overflowed = 0;
+	job->changed_start = ~0ULL;
+	job->changed_end = 0;
 	job->awaits_calls = 0;
 	job->request.runs = 0;
 	job->request.pages = 0;

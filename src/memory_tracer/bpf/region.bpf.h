@@ -18,18 +18,25 @@ static __always_inline bool failed(__s64 result)
 	return result < 0 && result >= -MAX_ERRNO;
 }
 
-/*
- * Whether a call on a region of the caller that starts at `address` was seen, and with it all bytes:
- * what was in swap then has been read into memory since, if it was executed.
- */
-static __always_inline bool knows_region(const struct trace_target *target, __u64 address)
+/* What is known of the caller's region that starts at `address`. */
+static __always_inline const struct region_state *region_at(const struct trace_target *target, __u64 address)
 {
 	const struct record_header owner = {
 		.start_time_ns = target->start_time_ns,
 		.pid = bpf_get_current_pid_tgid() >> 32,
 	};
 	struct region_key key = key_of(&owner, address);
-	const struct region_state *state = bpf_map_lookup_elem(&regions, &key);
+
+	return bpf_map_lookup_elem(&regions, &key);
+}
+
+/*
+ * Whether a call on a region of the caller that starts at `address` was seen, and with it all bytes:
+ * what was in swap then has been read into memory since, if it was executed.
+ */
+static __always_inline bool knows_region(const struct trace_target *target, __u64 address)
+{
+	const struct region_state *state = region_at(target, address);
 
 	return state && !state->unread;
 }
@@ -134,13 +141,77 @@ static __always_inline bool changes_always(struct region_state *state)
 	return false;
 }
 
+/*
+ * All pages are compared once in so many times as that takes: somebody may have discarded a page, or filled one
+ * that was never there.
+ */
+#define WHOLE_EVERY 64
+
+/*
+ * Where a region was compared as a whole, and most of it was executable and not writable when the call was made
+ * (Ruby's YJIT protects 128 MiB anew for one page), only the rest can have changed.
+ */
+static __always_inline bool is_narrow(const struct page_job *job, const struct trace_target *target,
+				      const struct region_state *state)
+{
+	const struct event_record *event = &job->event;
+
+	return job->changed_start <= job->changed_end && state->whole_ns && !state->unread &&
+	       !target->written && event->length <= state->length && configured.flags & CONFIG_OTHERS &&
+	       !(configured.flags & CONFIG_EXACT) &&
+	       event->header.timestamp_ns - state->whole_ns < WHOLE_EVERY * state->whole_cost_ns;
+}
+
+/* Compare what can have changed of a region. Nothing else was written to since it was sent. */
+static __always_inline void compare_changed(struct page_job *job, struct region_state *state,
+					    const enum loop_engine engine)
+{
+	struct outcome_record *outcome = &job->outcome;
+	__u64 others, absent;
+
+	job->event.status |= STATUS_HOT;
+	job->cursor = job->first = job->changed_start;
+	job->end = job->changed_end;
+	others = job->event.page_count - (job->end - job->cursor) / PAGE_BYTES;
+	take_pages(job, engine);
+	if (outcome->absent)
+		list_absent(job, ~0ULL, engine);
+	state->unread = outcome->swapped + outcome->not_present + outcome->unreadable;
+	absent = state->absent < others ? state->absent : others;
+	outcome->absent += absent;
+	outcome->unchanged += others - absent;
+	count(COUNTER_UNCHANGED, others - absent);
+	send_outcome(job);
+	if (job->event_sent)
+		state->coalesced = 0;
+	else
+		coalesce(job, state);
+}
+
+/* All pages of the region were looked at, and are known now; or some are not. */
+static __always_inline void note_whole(struct page_job *job, struct region_state *state)
+{
+	const struct outcome_record *outcome = &job->outcome;
+
+	state->last_end_ns = bpf_ktime_get_ns();
+	state->last_cost_ns = state->last_end_ns - job->event.header.timestamp_ns - job->waited_ns;
+	state->length = job->event.length;
+	state->whole_ns = outcome->lost || outcome->deferred ? 0 : state->last_end_ns;
+	state->whole_cost_ns = state->last_cost_ns;
+}
+
 /* Compare the pages of a region that is flipped again and again; send what changed. */
 static __always_inline void compare_region(struct page_job *job, struct trace_target *target,
 					   struct region_state *state, const enum loop_engine engine)
 {
 	struct event_record *event = &job->event;
 
+	if (is_narrow(job, target, state)) {
+		compare_changed(job, state, engine);
+		return;
+	}
 	if (took_too_long(job, state)) {
+		state->whole_ns = 0;
 		count(COUNTER_SKIPPED, 1);
 		coalesce(job, state);
 		return;
@@ -160,8 +231,7 @@ static __always_inline void compare_region(struct page_job *job, struct trace_ta
 	if (job->compared >= MANY_PAGES && state->epoch == job->epoch && !(configured.flags & CONFIG_EXACT))
 		target->flags |= TARGET_COMPARES_MUCH;
 	state->epoch = job->epoch;
-	state->last_end_ns = bpf_ktime_get_ns();
-	state->last_cost_ns = state->last_end_ns - event->header.timestamp_ns - job->waited_ns;
+	note_whole(job, state);
 }
 
 /* Take all pages of the event's region that are there, and account for the others. */
@@ -172,7 +242,7 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 	struct region_state *state;
 
 	job->page_tables = (__u64)READ_CURRENT(mm, pgd);
-	job->cursor = event->header.address;
+	job->cursor = job->first = event->header.address;
 	job->end = event->header.address + event->length;
 	job->pages_left = configured.page_limit;
 	limit_recent(job);
@@ -199,6 +269,8 @@ static __always_inline void capture_region(struct page_job *job, struct trace_ta
 		state = find_region(job);
 	if (state)
 		note_outcome(job, state);
+	if (state && job->hot)
+		note_whole(job, state);
 	if (event->length >= LARGE_REGION && job->outcome.captured >= MANY_PAGES &&
 	    !(configured.flags & CONFIG_EXACT))
 		target->flags |= TARGET_COMPARES_MUCH;

@@ -45,7 +45,9 @@ struct mprotect_args_t {
 	__u32 kind;   /* enum event_kind */
 	__u32 status; /* enum event_status, as known at entry */
 	__u32 previous_protection;
-	__u32 reserved;
+	__u32 sequence;      /* of changes to the mappings, before the lock was asked for; odd: not known */
+	__u64 changed_start; /* what is outside of these was executable already, and not writable */
+	__u64 changed_end;
 };
 
 struct {
@@ -127,12 +129,15 @@ struct region_state {
 	__u64 calls;
 	__u64 coalesced;
 	__u64 coalesced_since_ns;
-	__u64 last_end_ns;  /* when its pages were last looked at */
-	__u64 last_cost_ns; /* and how long that took */
-	__u64 absent;       /* pages that were zeros without being there */
-	__u64 unread;       /* pages that had bytes which could not be read */
-	__u64 epoch;        /* trace_target.epoch at that time */
-	__u64 changing;     /* calls in a row of which every page had changed */
+	__u64 last_end_ns;   /* when its pages were last looked at */
+	__u64 last_cost_ns;  /* and how long that took */
+	__u64 absent;        /* pages that were zeros without being there */
+	__u64 unread;        /* pages that had bytes which could not be read */
+	__u64 epoch;         /* trace_target.epoch at that time */
+	__u64 changing;      /* calls in a row of which every page had changed */
+	__u64 length;        /* when all of its pages were last compared, how many bytes it had, */
+	__u64 whole_ns;      /* when that was; 0: some are not known, */
+	__u64 whole_cost_ns; /* and how long it took */
 };
 
 struct {
@@ -289,8 +294,11 @@ struct page_job {
 	__u32 pages_left;     /* of configured.page_limit */
 	__u32 mappings_left;  /* of EXEC_MAPPINGS */
 	__u32 epoch;          /* of the target */
-	__u32 compared;       /* pages */
-	__u32 discovered;     /* of these, pages of which nothing was known */
+	__u64 first;          /* address of the first page that is taken */
+	__u64 changed_start;  /* find_changed's answer */
+	__u64 changed_end;
+	__u32 compared;   /* pages */
+	__u32 discovered; /* of these, pages of which nothing was known */
 	__u8 hot;
 	__u8 event_sent;
 	__u8 present;        /* entries holds something */
@@ -319,6 +327,7 @@ struct page_job {
 	__u32 look_pid;    /* whose memory; usually the caller's own */
 	__u32 look_tid;    /* a thread that has it */
 	__u32 look_compat; /* the system call is one of the 32-bit ABI */
+	__u32 look_writes; /* it writes around the protection */
 	__u32 has_closing;
 	__u32 remote;  /* the memory is not the caller's */
 	__u32 passing; /* a step of a pass, and not all there is */
