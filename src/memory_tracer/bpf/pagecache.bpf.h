@@ -175,15 +175,42 @@ __noinline int note_cached_page(__u64 inode_address, __u64 first, __u32 i)
 	return 0;
 }
 
+/* The same for all pages from `first` + `i` on that are in one leaf; nonzero when each has to be asked for. */
+__noinline int note_cached_leaf(__u64 inode_address, __u64 first, __u32 i)
+{
+	__u64 index = first + i, bits = 0;
+	struct page_job *job = this_job();
+	struct xa_node *node;
+
+	if (!job)
+		return 0;
+	find_leaf(job, inode_address, index);
+	if (!job->leaf)
+		return job->leaf_entry != 0;
+	node = (void *)job->leaf;
+	if (bpf_core_read(job->slots, sizeof(job->slots), &node->slots[0]))
+		return 1;
+#pragma clang loop unroll(disable)
+	for (__u32 slot = 0; slot < GROUP_PAGES; slot++)
+		bits |= is_nonzero(job->slots[slot]) << slot;
+	job->cached |= bits >> index % XA_SLOTS << i % GROUP_PAGES;
+	return 0;
+}
+
 /*
  * Set job->cached: a bit for each of the 64 pages from page `first` of the file on, in memory or
  * not. `first` may be "negative" where a group starts before its mapping.
  */
 __noinline int find_cached_pages(__u64 inode_address, __u64 first)
 {
+	__u64 before = first % XA_SLOTS; /* pages that share the first leaf, and are not asked for */
 	struct page_job *job = this_job();
 
 	if (!job)
+		return 0;
+	job->cached = 0;
+	if (!note_cached_leaf(inode_address, first, 0) &&
+	    (!before || !note_cached_leaf(inode_address, first, GROUP_PAGES - before)))
 		return 0;
 	job->cached = 0;
 #pragma clang loop unroll(disable)

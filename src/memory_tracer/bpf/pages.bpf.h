@@ -58,14 +58,6 @@ static __always_inline void enter_mapping(struct page_job *job, const enum loop_
 		job->mapping.end = job->end; /* a hole (another thread unmaps), or not to be known */
 }
 
-/* Without a branch, which the verifier would follow both ways at each turn of a loop. */
-static __always_inline __u64 is_nonzero(__u64 value)
-{
-	value |= -value;
-	barrier_var(value);
-	return value >> 63;
-}
-
 /*
  * Set job->untouched: a bit for each page of the current group that nobody used since it was last
  * compared. Ruby's YJIT flips 128 MiB, all of it present, for a few bytes; reading it all takes
@@ -242,25 +234,25 @@ static __always_inline int step(const enum loop_engine engine)
 	if (take_single(job))
 		return 0;
 	look_up_cache = needs_page_cache(mapping);
-	if (have_page_tables()) {
+	if (have_page_tables())
 		job->present = read_entries(job->group);
-		if (!job->present && !look_up_cache) {
-			if (job->listing) {
-				forget_hashes(job);
-				job->span = GROUP_BYTES;
-			}
-			next = after_span(job, job->cursor);
-			next = next < job->limit ? next : job->limit;
-			add_absent(job, job->cursor, (next - job->cursor) / PAGE_BYTES, false);
-			job->cursor = next;
-			return 0;
-		}
-	}
 	if (look_up_cache)
 		find_cached_pages(mapping->inode_address, file_page(mapping, job->group));
-	else if (job->hot && job->epoch && job->present && is_private_memory(mapping) &&
-		 !(mapping->flags & VM_WRITE) && job->cursor == job->group &&
-		 job->limit - job->group >= GROUP_BYTES) {
+	if (have_page_tables() && !job->present &&
+	    (!look_up_cache || (mapping->memory_file && !job->cached))) {
+		if (job->listing)
+			forget_hashes(job);
+		if (job->listing || look_up_cache)
+			job->span = GROUP_BYTES;
+		next = after_span(job, job->cursor);
+		next = next < job->limit ? next : job->limit;
+		add_absent(job, job->cursor, (next - job->cursor) / PAGE_BYTES, false);
+		job->cursor = next;
+		return 0;
+	}
+	if (!look_up_cache && job->hot && job->epoch && job->present && is_private_memory(mapping) &&
+	    !(mapping->flags & VM_WRITE) && job->cursor == job->group &&
+	    job->limit - job->group >= GROUP_BYTES) {
 		job->leave_no_trace = 1;
 		find_untouched_pages();
 	}

@@ -156,6 +156,14 @@ static __always_inline __u64 group_of(__u64 address)
 	return address & ~(GROUP_BYTES - 1ULL);
 }
 
+/* Without a branch, which the verifier would follow both ways at each turn of a loop. */
+static __always_inline __u64 is_nonzero(__u64 value)
+{
+	value |= -value;
+	barrier_var(value);
+	return value >> 63;
+}
+
 struct page_hash {
 	__u64 lanes[2];
 };
@@ -284,6 +292,7 @@ struct page_job {
 	__u64 leaf_entry;   /* likewise */
 	__u64 leaf_shift;   /* likewise: pages that its slot covers, as a power of two */
 	__u64 leaf_offset;  /* likewise: pages of the same folio before them */
+	__u64 slots[GROUP_PAGES];
 	__u64 repeat_start;
 	__u64 repeat_pages;  /* 0: no run open */
 	__u64 sent_sequence; /* of the last page record; 0: none */
