@@ -50,10 +50,10 @@ static __always_inline bool knows_region(const struct trace_target *target, __u6
  */
 static __always_inline struct region_state *note_region(struct page_job *job)
 {
+	static const struct region_state first = {.calls = 1}; /* the stack is full */
 	struct event_record *event = &job->event;
 	struct region_key key = key_of(&event->header, event->header.address);
 	struct region_state *state = bpf_map_lookup_elem(&regions, &key);
-	struct region_state first = {.calls = 1};
 
 	job->hot = event->length >= LARGE_REGION;
 	if (!state) {
