@@ -163,9 +163,10 @@ class Tracer:
 
         Of our children only those that this thread started: others may have children of their own.
         """
-        pid = _waitpid(tid, self._status_address, options | _WALL | _WNOTHREAD)
-        if pid < 0:
+        while (pid := _waitpid(tid, self._status_address, options | _WALL | _WNOTHREAD)) < 0:
             number = ctypes.get_errno()
+            if number == errno.EINTR and tid > 0:
+                continue  # who waits for one thread has something to finish with it
             raise OSError(number, os.strerror(number))
         return pid, self._status.value if pid else 0
 
