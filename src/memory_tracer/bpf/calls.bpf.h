@@ -99,6 +99,14 @@ static __always_inline struct mprotect_args_t mprotect_call(__u32 kind, __u64 ad
 /* Mappings of one call that are looked through for what can have changed. */
 #define STABLE_MAPPINGS 16
 
+/* Widen what can have changed by [start, end), which lies behind it. */
+static __always_inline void add_changed(struct page_job *job, __u64 start, __u64 end)
+{
+	if (start < job->changed_start)
+		job->changed_start = start;
+	job->changed_end = end;
+}
+
 /*
  * Set job->changed_start and job->changed_end around the mappings in [start, end) that were writable, or not
  * executable: what lies outside of them was sent when it became executable, and is the same still.
@@ -119,32 +127,32 @@ __noinline int find_changed(__u64 start, __u64 end)
 		if (cursor >= end)
 			break;
 		find_mapping(job, cursor, ENGINE_ITERATOR);
-		if (!mapping->known)
-			break;
-		next = mapping->end < end ? mapping->end : end;
-		if (!(mapping->flags & VM_EXEC) || changes_silently(mapping)) {
-			job->changed_start = cursor < job->changed_start ? cursor : job->changed_start;
-			job->changed_end = next;
-		}
+		next = mapping->known && mapping->end < end ? mapping->end : end;
+		if (!mapping->known || !(mapping->flags & VM_EXEC) || changes_silently(mapping))
+			add_changed(job, cursor, next);
 		cursor = next;
 	}
-	if (cursor < end) {
-		job->changed_start = cursor < job->changed_start ? cursor : job->changed_start;
-		job->changed_end = end;
-	}
+	if (cursor < end)
+		add_changed(job, cursor, end);
 	if (job->changed_start > job->changed_end)
 		job->changed_start = job->changed_end;
 	return 0;
 }
 
-/* Note what of a known region a call that is about to protect it can find changed. */
+/*
+ * Note what of a known region a call that is about to protect it can find changed. Writes from outside have to be
+ * seen for that.
+ */
 static __always_inline void note_changed(struct page_job *job, const struct trace_target *target,
 					 struct mprotect_args_t *arguments)
 {
 	__u64 length = page_align(arguments->length);
-	const struct region_state *state = region_at(target, arguments->address);
+	const struct region_state *state;
 
-	if (!state || !state->whole_ns || length > state->length)
+	if (configured.flags & CONFIG_EXACT || !(configured.flags & CONFIG_OTHERS))
+		return;
+	state = region_at(target, arguments->address);
+	if (!state || !state->whole || length > state->length)
 		return;
 	arguments->sequence = count_of_changes();
 	find_changed(arguments->address, arguments->address + length);

@@ -118,9 +118,7 @@ __noinline int copy_page(__u64 address, __u64 entry)
 		add_missing(address, 1, unread_reason(entry));
 		return 0;
 	}
-	fill_header(&record->header, &job->event.header, RECORD_PAGE, sizeof(*record));
-	record->header.address = address;
-	record->header.flags = flags;
+	fill_page_header(record, &job->event.header, address, flags);
 	bpf_ringbuf_submit(record, submit_flags());
 	job->outcome.captured++;
 	count(COUNTER_PAGES, 1);
@@ -189,9 +187,7 @@ static __always_inline bool send_outgoing(struct page_job *job, __u64 address, _
 
 	if (!may_send_page(job))
 		return false;
-	fill_header(&record->header, &job->event.header, RECORD_PAGE, sizeof(*record));
-	record->header.address = address;
-	record->header.flags = flags;
+	fill_page_header(record, &job->event.header, address, flags);
 	return !bpf_ringbuf_output(&events, record, sizeof(*record), submit_flags());
 }
 

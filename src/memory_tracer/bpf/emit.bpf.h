@@ -193,6 +193,14 @@ static __always_inline void fill_header(struct record_header *header, const stru
 	header->address = of->address;
 }
 
+static __always_inline void fill_page_header(struct page_record *record, const struct record_header *of,
+					     __u64 address, __u16 flags)
+{
+	fill_header(&record->header, of, RECORD_PAGE, sizeof(*record));
+	record->header.address = address;
+	record->header.flags = flags;
+}
+
 /*
  * Functions that are not static are global to the verifier: it looks at each once, by itself, and
  * not again at every call or in every turn of a loop. That is why some here take their job from

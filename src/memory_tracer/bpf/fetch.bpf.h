@@ -22,9 +22,7 @@ static __always_inline void send_fetched(struct fetch *fetch, __u64 address, boo
 	struct missing_record *missing;
 
 	if (read) {
-		fill_header(&page->header, &fetch->request.owner, RECORD_PAGE, sizeof(*page));
-		page->header.address = address;
-		page->header.flags = FLAG_FETCHED;
+		fill_page_header(page, &fetch->request.owner, address, FLAG_FETCHED);
 		if (!bpf_ringbuf_output(&events, page, sizeof(*page), submit_flags())) {
 			count(COUNTER_PAGES, 1);
 			return;

@@ -219,7 +219,7 @@ static __always_inline int exit_thread(void *ctx, const enum loop_engine engine)
 	if (!target || !job)
 		return 0;
 	bpf_map_delete_elem(&fetches, &thread);
-	if (!(target->flags & (TARGET_WAITS_FOR_EXEC | TARGET_OUTSIDE))) {
+	if (is_traced(target)) {
 		begin_event(job, target, last ? EVENT_EXIT : EVENT_THREAD_EXIT);
 		event = &job->event;
 		event->result = BPF_CORE_READ(task, exit_code);

@@ -156,10 +156,18 @@ static __always_inline bool is_narrow(const struct page_job *job, const struct t
 {
 	const struct event_record *event = &job->event;
 
-	return job->changed_start <= job->changed_end && state->whole_ns && !state->unread &&
-	       !target->written && event->length <= state->length && configured.flags & CONFIG_OTHERS &&
-	       !(configured.flags & CONFIG_EXACT) &&
-	       event->header.timestamp_ns - state->whole_ns < WHOLE_EVERY * state->whole_cost_ns;
+	return job->changed_start <= job->changed_end && state->whole && !state->unread && !target->written &&
+	       event->length <= state->length &&
+	       event->header.timestamp_ns - state->last_end_ns < WHOLE_EVERY * state->last_cost_ns;
+}
+
+/* The call is an event if it found anything changed; else it is left out. */
+static __always_inline void end_comparison(struct page_job *job, struct region_state *state)
+{
+	if (job->event_sent)
+		state->coalesced = 0;
+	else
+		coalesce(job, state);
 }
 
 /* Compare what can have changed of a region. Nothing else was written to since it was sent. */
@@ -182,10 +190,7 @@ static __always_inline void compare_changed(struct page_job *job, struct region_
 	outcome->unchanged += others - absent;
 	count(COUNTER_UNCHANGED, others - absent);
 	send_outcome(job);
-	if (job->event_sent)
-		state->coalesced = 0;
-	else
-		coalesce(job, state);
+	end_comparison(job, state);
 }
 
 /* All pages of the region were looked at, and are known now; or some are not. */
@@ -196,8 +201,7 @@ static __always_inline void note_whole(struct page_job *job, struct region_state
 	state->last_end_ns = bpf_ktime_get_ns();
 	state->last_cost_ns = state->last_end_ns - job->event.header.timestamp_ns - job->waited_ns;
 	state->length = job->event.length;
-	state->whole_ns = outcome->lost || outcome->deferred ? 0 : state->last_end_ns;
-	state->whole_cost_ns = state->last_cost_ns;
+	state->whole = !outcome->lost && !outcome->deferred;
 }
 
 /* Compare the pages of a region that is flipped again and again; send what changed. */
@@ -211,7 +215,7 @@ static __always_inline void compare_region(struct page_job *job, struct trace_ta
 		return;
 	}
 	if (took_too_long(job, state)) {
-		state->whole_ns = 0;
+		state->whole = 0;
 		count(COUNTER_SKIPPED, 1);
 		coalesce(job, state);
 		return;
@@ -221,10 +225,7 @@ static __always_inline void compare_region(struct page_job *job, struct trace_ta
 	list_absent(job, state->absent, engine);
 	send_outcome(job);
 	note_outcome(job, state);
-	if (job->event_sent)
-		state->coalesced = 0;
-	else
-		coalesce(job, state);
+	end_comparison(job, state);
 	state->changing = job->compared && job->outcome.captured == event->page_count ? state->changing + 1
 										      : 0;
 	/* In a new epoch everything is compared once; after that, much means that it has worn off. */

@@ -175,7 +175,7 @@ static __always_inline struct trace_target *traced_target(void)
 {
 	struct trace_target *target = decided_target();
 
-	return target && !(target->flags & (TARGET_WAITS_FOR_EXEC | TARGET_OUTSIDE)) ? target : NULL;
+	return target && is_traced(target) ? target : NULL;
 }
 
 #endif

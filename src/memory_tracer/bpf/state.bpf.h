@@ -129,15 +129,14 @@ struct region_state {
 	__u64 calls;
 	__u64 coalesced;
 	__u64 coalesced_since_ns;
-	__u64 last_end_ns;   /* when its pages were last looked at */
-	__u64 last_cost_ns;  /* and how long that took */
-	__u64 absent;        /* pages that were zeros without being there */
-	__u64 unread;        /* pages that had bytes which could not be read */
-	__u64 epoch;         /* trace_target.epoch at that time */
-	__u64 changing;      /* calls in a row of which every page had changed */
-	__u64 length;        /* when all of its pages were last compared, how many bytes it had, */
-	__u64 whole_ns;      /* when that was; 0: some are not known, */
-	__u64 whole_cost_ns; /* and how long it took */
+	__u64 last_end_ns;  /* when its pages were last looked at */
+	__u64 last_cost_ns; /* and how long that took */
+	__u64 absent;       /* pages that were zeros without being there */
+	__u64 unread;       /* pages that had bytes which could not be read */
+	__u64 epoch;        /* trace_target.epoch at that time */
+	__u64 changing;     /* calls in a row of which every page had changed */
+	__u64 length;       /* bytes that it had when its pages were last looked at */
+	__u64 whole;        /* nonzero: all of these pages are known, and no call was skipped since */
 };
 
 struct {
@@ -385,12 +384,18 @@ static __always_inline struct trace_target *current_target(void)
 	return bpf_map_lookup_elem(&targets, &pid);
 }
 
-/* The entry of process `pid`, or NULL when nothing of it counts: it may be our own launcher, or be outside. */
+/* Whether anything of the process counts: it may be our own launcher, or be outside. */
+static __always_inline bool is_traced(const struct trace_target *target)
+{
+	return !(target->flags & (TARGET_WAITS_FOR_EXEC | TARGET_OUTSIDE));
+}
+
+/* The entry of process `pid`, or NULL when nothing of it counts. */
 static __always_inline struct trace_target *traced_process(__u32 pid)
 {
 	struct trace_target *target = bpf_map_lookup_elem(&targets, &pid);
 
-	return target && !(target->flags & (TARGET_WAITS_FOR_EXEC | TARGET_OUTSIDE)) ? target : NULL;
+	return target && is_traced(target) ? target : NULL;
 }
 
 static __always_inline void count(enum trace_counter which, __u64 amount)
