@@ -255,6 +255,21 @@ def executed(recording: Recording) -> list[Marker]:
     ]
 
 
+def captured(
+    expected: Technique, recording: Recording
+) -> tuple[list[Marker], dict[tuple[int, int], list[mt.Page]], list[list[mt.Page]], frozenset[str]]:
+    """What was executed, the generations of its pages, those of them that hold it, and the losses."""
+    if recording.ran.status == NOT_IN_THIS_KERNEL:
+        pytest.skip(f"this kernel cannot do what {expected.command} does")
+    assert recording.ran.status == expected.status, recording.ran.err
+    markers = executed(recording)
+    assert markers
+    with recording.open() as capture:
+        pages = {marker.page: list(capture.generations(*marker.page)) for marker in markers}
+        holding = [[page for page in pages[marker.page] if marker.is_in(page)] for marker in markers]
+        return markers, pages, holding, losses_of(capture)
+
+
 #: On a busy machine somebody may hold the lock of the mappings just when they are looked at. The recording
 #: says so (missed-looks); then it is made once more.
 TRIES = 3
@@ -296,16 +311,7 @@ def test_capture_holds_the_executed_bytes_or_says_what_it_lacks(
             *(places.get(word, word) for word in arguments),
             options=(*expected.options, "--hook", hook),
         )
-        if recording.ran.status == NOT_IN_THIS_KERNEL:
-            pytest.skip(f"this kernel cannot do what {expected.command} does")
-        assert recording.ran.status == expected.status, recording.ran.err
-        markers = executed(recording)
-        assert markers
-
-        with recording.open() as capture:
-            pages = {marker.page: capture.generations(*marker.page) for marker in markers}
-            holding = [[page for page in pages[marker.page] if marker.is_in(page)] for marker in markers]
-            reasons = losses_of(capture)
+        markers, pages, holding, reasons = captured(expected, recording)
         if "missed-looks" not in reasons:
             break
 
@@ -350,17 +356,9 @@ def test_ptrace_engine_captures_what_is_executed(
     recording = recorder.command(
         path, *(places.get(word, word) for word in arguments), options=("--engine", "ptrace")
     )
-    if recording.ran.status == NOT_IN_THIS_KERNEL:
-        pytest.skip(f"this kernel cannot do what {expected.command} does")
-    assert recording.ran.status == expected.status, recording.ran.err
-    markers = executed(recording)
-    assert markers
+    markers, _, holding, reasons = captured(expected, recording)
 
     # THEN each is in one generation of its page, in its process, in the order in which they ran
-    with recording.open() as capture:
-        pages = {marker.page: capture.generations(*marker.page) for marker in markers}
-        holding = [[page for page in pages[marker.page] if marker.is_in(page)] for marker in markers]
-        reasons = losses_of(capture)
     assert [len(found) for found in holding] == [1] * len(markers)
     orders: dict[tuple[int, int], list[int]] = defaultdict(list)
     for marker, (page,) in zip(markers, holding, strict=True):
