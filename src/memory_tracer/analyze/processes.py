@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -36,6 +37,11 @@ def process_tree(processes: Sequence[Process]) -> Iterator[tuple[int, Process]]:
         depth, index = waiting.pop()
         yield depth, ordered[index]
         waiting.extend((depth + 1, child) for child in reversed(children.get(index, [])))
+
+
+def command_text(process: Process) -> str:
+    """Return the command line as a shell would take it, else the path, else nothing."""
+    return shlex.join(process.command_line) or process.path or ""
 
 
 def describe_wait_status(status: int) -> str:

@@ -104,6 +104,15 @@ def open_output(path: Path, *, replace: bool, owner: tuple[int, int] | None) -> 
         raise OutputError(f"{path} cannot be created: {error.strerror}") from error
 
 
+def make_directory(path: Path) -> None:
+    """Make directory ``path``, for us alone. Raises as ``open_directory`` does, and FileExistsError."""
+    parent = open_directory(path.parent)
+    try:
+        os.mkdir(path.name or ".", 0o700, dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
 def create_output(path: Path, *, replace: bool, owner: tuple[int, int] | None) -> int:
     """Do the same for good, and return the file descriptor."""
     output = open_output(path, replace=replace, owner=owner)

@@ -14,7 +14,6 @@ import click
 from ..analyze.timeline import start_ns
 from ..errors import UsageError
 from ..model import ADDRESS_END, EventKind, Protection
-from ..record.settings import parse_size
 
 if TYPE_CHECKING:
     from ..capture.filters import FilterOptions
@@ -95,6 +94,8 @@ class Size(click.ParamType[int]):
         """Return bytes."""
         if isinstance(value, int):
             return value
+        from ..record.settings import parse_size  # readers need none of it, unless they are given a size
+
         try:
             return parse_size(str(value))
         except UsageError as error:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
-from ..capture.output import open_directory
+from ..capture.output import make_directory
 from ..errors import OutputError
 
 
@@ -16,11 +15,7 @@ def create_directory(directory: Path, ours: re.Pattern[str], *, force: bool) -> 
     ``ours`` are the names of such files. Raises ``OutputError``.
     """
     try:
-        parent = open_directory(directory.parent)
-        try:
-            os.mkdir(directory.name or ".", 0o700, dir_fd=parent)
-        finally:
-            os.close(parent)
+        make_directory(directory)
         return
     except FileExistsError as error:
         if not force or directory.is_symlink() or not directory.is_dir():

@@ -6,17 +6,16 @@ reader. That it cannot become markup or a script either is the matter of ``page.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..analyze.places import place
-from ..analyze.processes import identity, process_tree
+from ..analyze.processes import command_text, identity, process_tree
 from ..analyze.timeline import start_ns
 from ..export.objects import Object
 from ..model import Evidence, Region
 from ..report.origins import Origin, origins
-from ..report.story import callers, command_of, duration_ns, metadata_text, stands_out, targets_of
+from ..report.story import callers, duration_ns, metadata_text, stands_out, subject_of
 from ..report.text import describe_loss, ending
 from ..terminal import clean, format_count, format_duration, format_size
 from .bands import Band, bands
@@ -36,12 +35,10 @@ _LATEST_NS = 1 << 53
 def heading_object(capture: Capture) -> Object:
     """Return what is said of the capture as a whole."""
     metadata = capture.metadata
-    command = command_of(metadata)
-    targets = ", ".join(map(str, targets_of(metadata)))
     duration = duration_ns(capture)
     means = (("engine",), ("hook",), ("host", "release"), ("host", "machine"))
     return {
-        "title": _text(shlex.join(command) if command else f"attached to {targets or 'nothing known'}"),
+        "title": _text(subject_of(metadata)),
         "capture": _text(capture.path.name),
         "facts": [
             f"{capture.wall_time(start_ns(capture)):%Y-%m-%d %H:%M:%S} UTC",
@@ -68,7 +65,7 @@ def _process_object(depth: int, process: Process, origin: int) -> Object:
         "depth": depth,
         "pid": process.pid,
         "comm": _text(process.comm),
-        "command": _text(shlex.join(process.command_line) or process.path or ""),
+        "command": _text(command_text(process)),
         "first": _time(process.first_seen_ns - origin),
         "ended": None if process.ended_ns is None else _time(process.ended_ns - origin),
         "ending": ending(process),

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..analyze.processes import Identity, describe_wait_status, identity, process_tree
+from ..analyze.processes import Identity, command_text, describe_wait_status, identity, process_tree
 from ..analyze.regions import RegionHistory
 from ..capture.reader import Capture
 from ..errors import Error, NotCapturedError
@@ -180,7 +180,7 @@ class Watch:
 
 def _process_lines(processes: tuple[Process, ...]) -> Iterator[ProcessLine]:
     for depth, process in process_tree(processes):
-        words = shlex.join(process.command_line) or process.path or ""
+        words = command_text(process)
         if process.wait_status is not None:
             state = describe_wait_status(process.wait_status)
         else:

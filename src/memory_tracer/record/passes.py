@@ -45,14 +45,13 @@ class Passes:
         started = time.monotonic_ns()
         if self._interval_ns is None or started < self._next:
             return
-        if started >= self._next_threads:
+        anew = started >= self._next_threads
+        if anew:
             self._threads.clear()
             self._next_threads = started + _THREADS_NS
-            pids = self._program.targets()
-        elif self._program.settings.scope is not None:
-            pids = self._program.changing_targets()  # of a whole machine, few are worth it each time
-        else:
-            pids = self._program.targets()
+        # Of a whole machine, few are worth it each time.
+        everyone = anew or self._program.settings.scope is None
+        pids = self._program.targets() if everyone else self._program.changing_targets()
         for pid in pids:
             self._pass_over(pid)
         self.made += 1

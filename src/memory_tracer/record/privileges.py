@@ -44,6 +44,7 @@ EFFECTIVE = frozenset(
 #: What can be put in force by ``raised``.
 PERMITTED = EFFECTIVE | {Capability.DAC_OVERRIDE}
 
+_libc = ctypes.CDLL(None, use_errno=True)
 _VERSION = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -74,7 +75,7 @@ def _mask(capabilities: frozenset[Capability]) -> int:
 def _get() -> tuple[int, int]:
     """What is effective and permitted for the calling thread, as bit masks (capget(2))."""
     sets = _Sets()
-    _check(ctypes.CDLL(None, use_errno=True).capget(ctypes.byref(_Header(_VERSION, 0)), ctypes.byref(sets)))
+    _check(_libc.capget(ctypes.byref(_Header(_VERSION, 0)), ctypes.byref(sets)))
     return (
         sets.effective_high << 32 | sets.effective_low,
         sets.permitted_high << 32 | sets.permitted_low,
@@ -85,7 +86,7 @@ def _set(effective: int, permitted: int) -> None:
     """Have just these, and nothing to inherit, in the calling thread and those that it starts (capset(2))."""
     low = (1 << 32) - 1
     sets = _Sets(effective & low, permitted & low, 0, effective >> 32, permitted >> 32, 0)
-    _check(ctypes.CDLL(None, use_errno=True).capset(ctypes.byref(_Header(_VERSION, 0)), ctypes.byref(sets)))
+    _check(_libc.capset(ctypes.byref(_Header(_VERSION, 0)), ctypes.byref(sets)))
 
 
 def _check(result: int) -> None:
@@ -101,7 +102,7 @@ def drop() -> None:
     """
     permitted = _get()[1] & _mask(PERMITTED)
     _set(permitted & _mask(EFFECTIVE), permitted)
-    _check(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
 @contextlib.contextmanager

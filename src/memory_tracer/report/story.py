@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -191,7 +192,15 @@ def targets_of(metadata: Mapping[str, Any]) -> list[int]:
     return [pid for pid in targets if isinstance(pid, int)] if isinstance(targets, list) else []
 
 
-def scope_of(metadata: Mapping[str, Any]) -> str:
+def subject_of(metadata: Mapping[str, Any]) -> str:
+    """Return what a capture is about: the command, or the processes that were attached to."""
+    command = command_of(metadata)
+    if command:
+        return shlex.join(command)
+    return "attached to " + (", ".join(map(str, targets_of(metadata))) or _scope_of(metadata))
+
+
+def _scope_of(metadata: Mapping[str, Any]) -> str:
     """Return which processes a recording without PIDs was about; it may have been changed since."""
     filters = metadata.get("filters")
     scope = filters.get("scope") if isinstance(filters, Mapping) else None

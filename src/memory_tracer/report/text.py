@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -10,20 +9,11 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..analyze.places import place
-from ..analyze.processes import describe_wait_status, process_tree
+from ..analyze.processes import command_text, describe_wait_status, process_tree
 from ..analyze.timeline import start_ns
 from ..model import Loss, Process, Protection
 from ..terminal import clean, console, format_count, format_duration, format_seconds, format_size
-from .story import (
-    Generated,
-    Sight,
-    Story,
-    command_of,
-    duration_ns,
-    metadata_text,
-    scope_of,
-    targets_of,
-)
+from .story import Generated, Sight, Story, duration_ns, metadata_text, subject_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,16 +44,10 @@ def print_report(capture: Capture, story: Story, *, everything: bool, following:
 
 
 def _print_summary(screen: Console, capture: Capture) -> None:
-    metadata = capture.metadata
-    command = command_of(metadata)
-    if command:
-        what = shlex.join(command)
-    else:
-        what = "attached to " + (", ".join(map(str, targets_of(metadata))) or scope_of(metadata))
     duration = duration_ns(capture)
     length = "not closed in order" if duration is None else format_duration(duration)
     when = capture.wall_time(start_ns(capture)).strftime("%Y-%m-%d %H:%M:%S UTC")
-    screen.print(clean(what, _WORDS_LIMIT), style="bold")
+    screen.print(clean(subject_of(capture.metadata), _WORDS_LIMIT), style="bold")
     screen.print(f"  {when}, {length}, {clean(', '.join(_means(capture)), _WORDS_LIMIT)}")
     screen.print(
         f"  {format_count(capture.event_count, 'event')}, {format_count(capture.page_count, 'page')} "
@@ -97,7 +81,7 @@ def describe_loss(loss: Loss) -> str:
 def _print_processes(screen: Console, processes: Sequence[Process], origin: int, limit: int | None) -> None:
     screen.print(f"\n{format_count(len(processes), 'process', 'processes')}", style="bold")
     for depth, process in islice(process_tree(processes), limit):
-        words = shlex.join(process.command_line) or process.path or ""
+        words = command_text(process)
         indent = "  " * (1 + min(depth, _DEEPEST_INDENT))
         screen.print(
             f"{indent}{_numbers(process)} {clean(process.comm)}  {clean(words, _WORDS_LIMIT)}  "

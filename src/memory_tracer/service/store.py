@@ -8,7 +8,7 @@ import stat
 import time
 from pathlib import Path
 
-from ..capture.output import open_directory
+from ..capture.output import make_directory, open_directory
 from ..errors import OutputError
 
 _SUFFIX = ".mtrace"
@@ -24,12 +24,8 @@ class Store:
         self.directory = directory
         self._budget = budget
         try:
-            parent = open_directory(directory.parent)
-            try:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(directory.name, 0o700, dir_fd=parent)
-            finally:
-                os.close(parent)
+            with contextlib.suppress(FileExistsError):
+                make_directory(directory)
             self._descriptor = open_directory(directory)
         except OSError as error:
             raise OutputError(f"{directory} cannot be used: {error.strerror}") from error
