@@ -138,6 +138,8 @@ static __always_inline __s64 placed_at(struct page_job *job, __u64 wanted, __u64
 		return is_executable_at(job, wanted) ? wanted : -ENOMEM;
 	if (is_executable_at(job, found))
 		return found;
+	if (job->mapping.known)
+		return -ENOMEM; /* it is there, and not executable: what lies beyond is something else */
 	if (is_executable_at(job, moved))
 		return moved;
 	return is_executable_at(job, found + HUGE_BYTES) ? found + HUGE_BYTES : -ENOMEM;
