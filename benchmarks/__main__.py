@@ -16,16 +16,18 @@ from memory_tracer import Error, PrivilegeError
 from . import machine
 from .bench import Bench, Measurement
 from .bystander import Bystander
-from .document import render
+from .document import render, write_document
 from .flips import Bursts, Flips
 from .generators.command import generators
+from .large import capture
+from .ptrace import ptrace
+from .reading import Reading, reading
 from .runtimes import Runtimes
 from .startup import Startup
 from .storing import Storing
 from .tracers import BenchmarkError
 
-_DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-_ROUNDS, _QUICK_ROUNDS, _QUICK_SCALE = 5, 1, 0.25
+_ROUNDS, _QUICK_ROUNDS, _QUICK_SCALE = 3, 1, 0.25
 
 
 @click.group(invoke_without_command=True)
@@ -47,7 +49,7 @@ def main(context: click.Context, quick: bool, write: bool) -> None:
         raise click.ClickException(str(error)) from error
     click.echo(text, nl=False)
     if write:
-        _DOCUMENT.write_text(text)
+        write_document(text, kept=Reading.title)
 
 
 def _measure(rounds: int, scale: float) -> str:
@@ -86,6 +88,9 @@ def _run_round(measurement: Measurement, number: int, rounds: int) -> None:
 
 
 main.add_command(generators)
+main.add_command(ptrace)
+main.add_command(reading)
+main.add_command(capture)
 
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")

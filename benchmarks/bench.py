@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from .tables import Table
+from .tables import Chart, Table
 from .tracers import BenchmarkError
 
 _SOURCES = Path(__file__).parent
@@ -51,5 +52,5 @@ class Measurement(Protocol):
     def run_round(self, number: int) -> None:
         """Measure everything once."""
 
-    def tables(self) -> list[Table]:
+    def tables(self) -> Sequence[Table | Chart]:
         """Return the answers of all rounds, at least one."""

@@ -10,10 +10,14 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define CALLS_PER_BLOCK 2000
+#define SPAWNS_PER_BLOCK 20
+
+static char *program;
 
 static double now(void)
 {
@@ -37,6 +41,20 @@ static void call_mmap_munmap(void)
 		exit(2);
 }
 
+/* Without arguments this program ends at once. */
+static void call_spawn(void)
+{
+	char *const arguments[] = {program, NULL};
+	pid_t child = vfork();
+
+	if (child == 0) {
+		execv(program, arguments);
+		_exit(2);
+	}
+	if (child < 0 || waitpid(child, NULL, 0) != child)
+		exit(2);
+}
+
 static int ascending(const void *left, const void *right)
 {
 	double a = *(const double *)left, b = *(const double *)right;
@@ -44,14 +62,14 @@ static int ascending(const void *left, const void *right)
 	return (a > b) - (a < b);
 }
 
-static double median_block(void (*call)(void), double *times, size_t blocks)
+static double median_block(void (*call)(void), int calls, double *times, size_t blocks)
 {
 	for (size_t i = 0; i < blocks; i++) {
 		double start = now();
 
-		for (int j = 0; j < CALLS_PER_BLOCK; j++)
+		for (int j = 0; j < calls; j++)
 			call();
-		times[i] = (now() - start) / CALLS_PER_BLOCK;
+		times[i] = (now() - start) / calls;
 	}
 	qsort(times, blocks, sizeof(*times), ascending);
 	return times[blocks / 2];
@@ -61,12 +79,15 @@ int main(int argc, char **argv)
 {
 	size_t blocks = argc == 2 ? strtoul(argv[1], NULL, 10) : 0;
 	double *times = calloc(blocks, sizeof(*times));
-	double getppid_ns, mmap_munmap_ns;
+	double getppid_ns, mmap_munmap_ns, spawn_ns;
 
 	if (!blocks || !times)
 		return 2;
-	getppid_ns = median_block(call_getppid, times, blocks);
-	mmap_munmap_ns = median_block(call_mmap_munmap, times, blocks);
-	printf("{\"getppid_ns\": %.1f, \"mmap_munmap_ns\": %.1f}\n", getppid_ns, mmap_munmap_ns);
+	program = argv[0];
+	getppid_ns = median_block(call_getppid, CALLS_PER_BLOCK, times, blocks);
+	mmap_munmap_ns = median_block(call_mmap_munmap, CALLS_PER_BLOCK, times, blocks);
+	spawn_ns = median_block(call_spawn, SPAWNS_PER_BLOCK, times, blocks);
+	printf("{\"getppid_ns\": %.1f, \"mmap_munmap_ns\": %.1f, \"spawn_ns\": %.1f}\n", getppid_ns,
+	       mmap_munmap_ns, spawn_ns);
 	return 0;
 }

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from .bench import Measurement
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 _HEAD = """\
 # Benchmarks
 
-What tracing costs and what it loses, beside an untraced run and beside `strace -f -e trace=mprotect`.
-This file is written by `python -m benchmarks --write`.
+What tracing costs and what it loses, beside an untraced run, `strace -f -e trace=%memory`,
+`perf trace`, a `bpftrace` script that counts calls, and memory-tracer by tracepoints, which it uses on
+kernels before 6.18. This file is written by `python -m benchmarks --write`.
 
 Everything is measured in rounds: each round runs every case once, untraced and under each tracer, in an
 order that changes from round to round, so that what disturbs the machine disturbs all of them alike.
@@ -27,15 +32,18 @@ $ sudo ./dev bench --quick    # a smaller version, less exact
 $ sudo ./dev bench --write    # replaces docs/benchmarks.md
 ```
 
-LuaJIT, Ruby, PHP and Node are measured if they are installed (Debian: `luajit`, `ruby`, `php-cli`,
-`nodejs`).
+Tracers and runtimes are measured if they are installed (Debian: `strace`, `bpftrace`, `linux-perf`; `luajit`,
+`ruby`, `php-cli`, `nodejs`, `default-jdk-headless`, `sbcl`, `pypy3`).
+
+`python -m benchmarks reading --write` measures *Reading a million pages* and replaces that section alone; the
+others leave it as it is. `python -m benchmarks capture FILE` only makes the capture.
 """
 
 _REMARKS = """\
 ## What to keep in mind
 
-- strace prints the call and keeps no memory: its column is the price of watching the same calls, not of
-  capturing the same bytes.
+- strace, perf trace and bpftrace keep no memory: their columns are the price of watching the same
+  calls, not of capturing the same bytes. bpftrace only counts those that ask for execute.
 - strace stops the target at every call and pays for that, whatever the call's size; memory-tracer pays
   less for the call and something for each page. With many pages in one call strace is the cheaper one:
   it does not look at them.
@@ -45,8 +53,8 @@ _REMARKS = """\
   sent. The code generators above change few pages in each call.
 - The tracer runs beside the target. On a machine with two CPUs, or a loaded one, it also takes time from
   the target that a larger machine would not miss.
-- The tracepoints that memory-tracer uses slow down system calls of every process while it records: that
-  is the bystander's ratio. It ends with the recording. Whatever else traces the machine meanwhile (the
+- Tracepoints of system calls slow down those of every process while somebody uses them: that is the
+  bystander's ratio. It ends with the recording. Whatever else traces the machine meanwhile (the
   facts above name it) slows the untraced runs too, and hides a part of that ratio.
 - A difference within the spread of its neighbours is noise, negative ones included.
 """
@@ -56,7 +64,37 @@ def render(measurements: Sequence[Measurement], facts: Mapping[str, str]) -> str
     """Return everything as Markdown; ``facts`` are about the machine and the run."""
     listed = "".join(f"- {name}: {value}\n" for name, value in facts.items())
     sections = [_HEAD, "## The machine\n", listed]
-    for measurement in measurements:
-        sections += [f"## {measurement.title}\n", f"{measurement.method}\n"]
-        sections += [f"{table.markdown()}\n" for table in measurement.tables()]
+    sections += [section(measurement) for measurement in measurements]
     return "\n".join([*sections, _REMARKS, _REPEAT])
+
+
+def section(measurement: Measurement, remark: str = "") -> str:
+    """Return the part of the document that is about one measurement."""
+    parts = [f"## {measurement.title}\n", f"{measurement.method}\n", *([f"{remark}\n"] if remark else [])]
+    return "\n".join([*parts, *(f"{table.markdown()}\n" for table in measurement.tables())])
+
+
+def write_document(text: str, kept: str) -> None:
+    """Write docs/benchmarks.md, in which the section titled ``kept`` stays as it was."""
+    found = _section_of(DOCUMENT.read_text(), kept)
+    DOCUMENT.write_text(_with_section(text, kept, found) if found else text)
+
+
+def write_section(title: str, text: str) -> None:
+    """Replace one section of docs/benchmarks.md, or add it."""
+    DOCUMENT.write_text(_with_section(DOCUMENT.read_text(), title, text))
+
+
+def _section_of(document: str, title: str) -> str:
+    found = re.search(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", document, re.MULTILINE | re.DOTALL)
+    return found[0].rstrip("\n") + "\n" if found else ""
+
+
+def _with_section(document: str, title: str, text: str) -> str:
+    """Put a section in its place, or before the remarks."""
+    old = _section_of(document, title)
+    if old:
+        return document.replace(old, text)
+    head = _REMARKS.partition("\n")[0]
+    before, _, behind = document.partition(head)
+    return f"{before}{text}\n{head}{behind}"

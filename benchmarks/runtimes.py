@@ -8,8 +8,17 @@ from dataclasses import dataclass
 
 from .bench import Bench
 from .samples import Spread, rotated
-from .tables import Table
-from .tracers import MEMORY_TRACER, STRACE, TRACERS, UNTRACED, BenchmarkError, Captured, Tracer, run
+from .tables import Chart, Table
+from .tracers import (
+    ALL_TRACERS,
+    MEMORY_TRACER,
+    STRACE,
+    UNTRACED,
+    BenchmarkError,
+    Captured,
+    Tracer,
+    run,
+)
 
 #: What takes longer is stopped, and not tried again (seconds).
 _TIME_LIMIT = 20.0
@@ -17,12 +26,24 @@ _TIME_LIMIT = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A code generator, and a script in ``programs`` that makes it compile ``functions`` functions."""
+    """A code generator, and a script in ``programs`` that makes it compile ``functions`` functions.
+
+    In ``command``, ``{script}`` is where that is, ``{functions}`` how many, ``{directory}`` one to write to.
+    """
 
     name: str
     command: tuple[str, ...]
     script: str
     functions: int
+
+    def program(self, bench: Bench) -> list[str]:
+        """Return the command line."""
+        values = {
+            "script": bench.script(self.script),
+            "functions": bench.scaled(self.functions),
+            "directory": bench.directory,
+        }
+        return [part.format_map(values) for part in self.command]
 
 
 _OPCACHE = {
@@ -31,16 +52,29 @@ _OPCACHE = {
     "jit_buffer_size": "32M",
     "jit": "tracing",
 }
+_ARGUMENTS = ("{script}", "{functions}", "{directory}")
 RUNTIMES = (
-    Runtime("LuaJIT", ("luajit",), "functions.lua", 8000),
-    Runtime("Ruby, YJIT", ("ruby", "--yjit"), "functions.rb", 300),
+    Runtime("LuaJIT", ("luajit", *_ARGUMENTS), "functions.lua", 8000),
+    Runtime("Ruby, YJIT", ("ruby", "--yjit", *_ARGUMENTS), "functions.rb", 300),
     Runtime(
         "PHP, JIT",
-        ("php", *(f"-dopcache.{name}={value}" for name, value in _OPCACHE.items())),
+        ("php", *(f"-dopcache.{name}={value}" for name, value in _OPCACHE.items()), *_ARGUMENTS),
         "functions.php",
         1000,
     ),
-    Runtime("Node", ("node",), "functions.js", 1000),
+    Runtime("Node", ("node", *_ARGUMENTS), "functions.js", 1000),
+    Runtime("HotSpot", ("java", *_ARGUMENTS), "Functions.java", 20000),
+    Runtime(
+        "SBCL",
+        (
+            *("sbcl", "--noinform", "--no-sysinit", "--no-userinit"),
+            *("--eval", '(defparameter*arguments*(list"{directory}/dump"{functions}))'),
+            *("--load", "{script}", "--quit"),
+        ),
+        "functions.lisp",
+        1000,
+    ),
+    Runtime("PyPy", ("pypy3", *_ARGUMENTS), "functions.py", 300),
 )
 
 
@@ -61,8 +95,10 @@ Each script in `programs` makes its runtime compile many small functions. The ti
 from its fork to its end (`stopwatch.c`, which is traced with it), so the tracer's own start and end are
 not in it. What takes longer than {_TIME_LIMIT:.0f} s is stopped. The output must be the same under every
 tracer. LuaJIT, Ruby and PHP flip between writable and executable; Ruby asks for 128 MiB and PHP for
-32 MiB in each call. Node asks for memory that is writable and executable at once and then writes into
-it without any further call: these are the regions not watched."""
+32 MiB in each call. The others have memory that is writable and executable at once, or mapped twice, and
+write into it without any further call: these are the regions not watched. The second table has the ratios
+of the other tracers, of which none keeps any bytes but `--hook tracepoint`. In the chart, bars are
+memory-tracer and the line is strace."""
 
     def __init__(self, bench: Bench) -> None:
         """Measure the runtimes that are installed."""
@@ -74,7 +110,7 @@ it without any further call: these are the regions not watched."""
     def run_round(self, number: int) -> None:
         """Run every program under every tracer that was fast enough so far."""
         for runtime in self._runtimes:
-            for tracer in rotated(TRACERS, number):
+            for tracer in rotated(ALL_TRACERS, number):
                 samples = self.samples[runtime, tracer]
                 if all(sample.program_ns is not None for sample in samples):
                     samples.append(self._run(runtime, tracer))
@@ -82,36 +118,60 @@ it without any further call: these are the regions not watched."""
     def _run(self, runtime: Runtime, tracer: Tracer) -> Sample:
         directory = self._bench.directory
         watch = directory / "stopwatch.ns"
-        functions = str(self._bench.scaled(runtime.functions))
-        script = self._bench.script(runtime.script)
-        program = (*runtime.command, script, functions, str(directory))
-        target = [self._bench.program("stopwatch"), str(watch), *program]
+        target = [self._bench.program("stopwatch"), str(watch), *runtime.program(self._bench)]
         done = run(tracer, target, directory, stop_after=None if tracer is UNTRACED else _TIME_LIMIT)
         if done.stopped:
             return Sample(None, done.captured)
-        if self._outputs.setdefault(runtime, done.output) != done.output:
+        output = done.output.strip()  # bpftrace adds empty lines
+        if self._outputs.setdefault(runtime, output) != output:
             raise BenchmarkError(f"{runtime.name} prints something else under {tracer.name}")
         return Sample(int(watch.read_text()), done.captured)
 
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[Table | Chart]:
         """Return times, and what was captured."""
-        columns = ("program", "untraced", "memory-tracer, ratio", "strace, ratio")
+        columns = ("program", "untraced", "memory-tracer, ratio")
         table = Table((*columns, "pages captured", "pages lost", "regions not watched"))
+        others = [tracer for tracer in ALL_TRACERS if tracer not in (UNTRACED, MEMORY_TRACER)]
+        beside = Table(("program", *(f"{tracer.name}, ratio" for tracer in others)))
         for runtime in self._runtimes:
             captured = [sample.captured for sample in self.samples[runtime, MEMORY_TRACER] if sample.captured]
             table.add(
                 runtime.name,
                 Spread.of(self._times(runtime, UNTRACED)).text("s", 1e9, 2),
                 self._ratio(runtime, MEMORY_TRACER),
-                self._ratio(runtime, STRACE),
                 Spread.of(one.pages for one in captured).text("", digits=0),
                 Spread.of(one.lost for one in captured).text("", digits=0),
                 Spread.of(one.unwatched for one in captured).text("", digits=0),
             )
+            beside.add(runtime.name, *(self._ratio(runtime, tracer) for tracer in others))
         absent = [runtime.name for runtime in RUNTIMES if runtime not in self._runtimes]
         for name in absent:
             table.add(name, "not installed", *[""] * (len(table.columns) - 2))
-        return [table]
+        return [table, beside, self._chart()]
+
+    def _chart(self) -> Chart:
+        measured = [
+            runtime
+            for runtime in self._runtimes
+            if all(
+                sample.program_ns
+                for tracer in (MEMORY_TRACER, STRACE)
+                for sample in self.samples[runtime, tracer]
+            )
+        ]
+        return Chart(
+            "Wall time of programs that generate code: memory-tracer (bars), strace (line)",
+            "times the untraced run",
+            tuple(runtime.name for runtime in measured),
+            *(
+                tuple(Spread.of(self._ratios(runtime, tracer)).median for runtime in measured)
+                for tracer in (MEMORY_TRACER, STRACE)
+            ),
+        )
+
+    def _ratios(self, runtime: Runtime, tracer: Tracer) -> list[float]:
+        pairs = zip(self._times(runtime, tracer), self._times(runtime, UNTRACED), strict=True)
+        return [traced / alone for traced, alone in pairs]
 
     def _times(self, runtime: Runtime, tracer: Tracer) -> list[int]:
         return [sample.program_ns for sample in self.samples[runtime, tracer] if sample.program_ns]
@@ -121,5 +181,4 @@ it without any further call: these are the regions not watched."""
         samples = self.samples[runtime, tracer]
         if any(sample.program_ns is None for sample in samples):
             return f"stopped: over {_TIME_LIMIT * 1e9 / Spread.of(plain).median:,.0f}"
-        times = self._times(runtime, tracer)
-        return Spread.of(traced / alone for traced, alone in zip(times, plain, strict=True)).text("")
+        return Spread.of(self._ratios(runtime, tracer)).text("")

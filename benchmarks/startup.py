@@ -12,7 +12,7 @@ import memory_tracer
 from .bench import Bench
 from .samples import Spread, rotated
 from .tables import Table
-from .tracers import TRACERS, UNTRACED, Tracer, run
+from .tracers import ALL_TRACERS, UNTRACED, Tracer, run
 
 #: One round has several, as each is short.
 _REPEATS = 2
@@ -46,7 +46,7 @@ printed. Python's own start and end stand beside."""
     def run_round(self, number: int) -> None:
         """Start the target under every tracer, some times."""
         for repeat in range(_REPEATS):
-            for tracer in rotated(TRACERS, number + repeat):
+            for tracer in rotated(ALL_TRACERS, number + repeat):
                 self._start(tracer)
             done = run(UNTRACED, [sys.executable, "-c", "pass"], self._bench.directory)
             self.samples[_PYTHON].append(Sample(None, done.ended_ns - done.started_ns))

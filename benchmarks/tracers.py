@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,18 +37,44 @@ class Tracer:
 
     name: str
     prefix: tuple[str, ...] = ()
+    #: It leaves a capture of ours.
+    captures: bool = False
+    #: It takes the target's command line as one argument, and splits it at blanks.
+    joins: bool = False
 
     def command(self, target: Sequence[str], trace: Path) -> list[str]:
         """Return the whole command line."""
-        return [*(part.format(trace=trace) for part in self.prefix), *target]
+        prefix = [part.format(trace=trace) for part in self.prefix]
+        return [*prefix, " ".join(target)] if self.joins else [*prefix, *target]
+
+    @property
+    def installed(self) -> bool:
+        """Whether it can be started here."""
+        return not self.prefix or shutil.which(self.prefix[0]) is not None
 
 
 UNTRACED = Tracer("untraced")
-MEMORY_TRACER = Tracer(
-    "memory-tracer", (sys.executable, "-m", "memory_tracer", "run", "--force", "-o", "{trace}", "--")
+_RECORD = (sys.executable, "-m", "memory_tracer", "run", "--force", "-o", "{trace}")
+MEMORY_TRACER = Tracer("memory-tracer", (*_RECORD, "--"), captures=True)
+#: The way that works since Linux 5.8, and does not wait for anything.
+CLASSIC = Tracer(
+    "memory-tracer --hook tracepoint",
+    (*_RECORD, "--hook", "tracepoint", "--no-lossless", "--"),
+    captures=True,
 )
-STRACE = Tracer("strace", ("strace", "-f", "-e", "trace=mprotect", "-o", "{trace}", "--"))
+#: The same with the engine that needs no privilege.
+WITH_PTRACE = Tracer("memory-tracer", (*_RECORD, "--engine", "ptrace", "--"), captures=True)
+STRACE = Tracer("strace", ("strace", "-f", "-e", "trace=%memory", "-o", "{trace}", "--"))
+#: It counts the calls that ask for execute, and keeps nothing else. Braces are doubled for ``format``.
+_COUNT = (
+    "tracepoint:syscalls:sys_enter_mprotect,tracepoint:syscalls:sys_enter_mmap "
+    "/args->prot & 4/ {{ @calls[pid] = count(); }}"
+)
+BPFTRACE = Tracer("bpftrace", ("bpftrace", "-q", "-o", "{trace}", "-e", _COUNT, "-c"), joins=True)
+PERF_TRACE = Tracer("perf trace", ("perf", "trace", "-e", "mprotect,mmap,munmap", "-o", "{trace}", "--"))
+#: Those that are always compared, and those that are where they are installed.
 TRACERS = (UNTRACED, MEMORY_TRACER, STRACE)
+ALL_TRACERS = (*TRACERS, *(tracer for tracer in (CLASSIC, BPFTRACE, PERF_TRACE) if tracer.installed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +115,13 @@ def run(tracer: Tracer, target: Sequence[str], directory: Path, *, stop_after: f
     with tempfile.TemporaryFile() as messages:
         started = time.monotonic_ns()
         with _started(tracer.command(target, trace), messages, subprocess.DEVNULL) as process:
-            watcher = _Watcher(process.pid)
+            watcher = Watcher(process.pid)
             output, stopped = _finish(process, stop_after or TIME_LIMIT)
             ended = time.monotonic_ns()
             watcher.join()
         if (stopped and stop_after is None) or (process.returncode and not stopped):
             raise _failure(process, messages)
-    captured = _captured(trace) if tracer is MEMORY_TRACER else None
+    captured = _captured(trace) if tracer.captures else None
     trace.unlink(missing_ok=True)
     return Run(output, started, ended, stopped, captured, watcher.usage)
 
@@ -155,7 +182,7 @@ def _failure(process: subprocess.Popen[bytes], messages: IO[bytes]) -> Benchmark
     return BenchmarkError(f"a command to be measured failed, saying {clean(lines[-1])}: {process.args!r}")
 
 
-class _Watcher(threading.Thread):
+class Watcher(threading.Thread):
     """Looks at a process now and then, until it has ended: afterwards its own share cannot be told."""
 
     def __init__(self, pid: int) -> None:
@@ -165,6 +192,7 @@ class _Watcher(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        """Look until there is nothing to look at."""
         while usage := self._look():
             self.usage = usage
             time.sleep(_LOOK_SECONDS)

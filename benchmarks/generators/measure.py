@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..bench import Bench
 from ..samples import rotated
-from ..tracers import MEMORY_TRACER, UNTRACED, BenchmarkError, Tracer, run
+from ..tracers import UNTRACED, BenchmarkError, Tracer, run
 from .compare import Comparison, compare
 from .dumps import Code, DumpError
 from .programs import PROGRAMS, Generator
@@ -39,11 +39,11 @@ class _Run:
 class Subject:
     """A generator, and a directory of its own to work in."""
 
-    def __init__(self, bench: Bench, generator: Generator) -> None:
+    def __init__(self, bench: Bench, generator: Generator, tracer: Tracer) -> None:
         """Compile what has to be. Raises ``BenchmarkError`` when that fails."""
         self.generator = generator
         self.rounds: list[Round] = []
-        self._bench = bench
+        self._bench, self._tracer = bench, tracer
         self._directory = bench.directory / generator.name.partition(",")[0]
         self._directory.mkdir()
         if generator.prepare:
@@ -54,8 +54,8 @@ class Subject:
     def run_round(self, number: int) -> None:
         """Run it both ways, in an order that changes from round to round."""
         capture = self._directory / "capture"
-        runs = {tracer: self._run(tracer, capture) for tracer in rotated((UNTRACED, MEMORY_TRACER), number)}
-        plain, traced = runs[UNTRACED], runs[MEMORY_TRACER]
+        runs = {tracer: self._run(tracer, capture) for tracer in rotated((UNTRACED, self._tracer), number)}
+        plain, traced = runs[UNTRACED], runs[self._tracer]
         comparison = compare(capture, traced.pid, traced.codes)
         same = plain.output == traced.output
         self.rounds.append(Round(plain.nanoseconds, traced.nanoseconds, same, comparison))

@@ -16,8 +16,18 @@ from benchmarks.generators.programs import GENERATORS
 from benchmarks.generators.table import render as render_generators
 from benchmarks.samples import Spread, rotated
 from benchmarks.startup import Startup
-from benchmarks.tables import Table
-from benchmarks.tracers import MEMORY_TRACER, STRACE, TRACERS, UNTRACED, BenchmarkError, run, running
+from benchmarks.tables import Chart, Table
+from benchmarks.tracers import (
+    ALL_TRACERS,
+    MEMORY_TRACER,
+    STRACE,
+    UNTRACED,
+    WITH_PTRACE,
+    BenchmarkError,
+    Tracer,
+    run,
+    running,
+)
 
 SMALLEST = Case("new", pages=2, flips=17)
 
@@ -58,7 +68,7 @@ def test_measurements_have_one_sample_for_each_tracer_and_round(bench: Bench) ->
     for number in range(2):
         flips.run_round(number)
         bursts.run_round(number)
-    for tracer in TRACERS:
+    for tracer in ALL_TRACERS:
         assert len(flips.samples[SMALLEST, tracer]) == 2
         assert all(sample.median_ns > 0 for sample in flips.samples[SMALLEST, tracer])
     assert [sample.lost for sample in bursts.samples[SMALLEST]] == [0, 0]
@@ -71,26 +81,27 @@ def test_measurements_have_one_sample_for_each_tracer_and_round(bench: Bench) ->
 def test_bystander_is_measured_while_another_process_is_traced(bench: Bench) -> None:
     bystander = Bystander(Bench(bench.directory, scale=0.01))
     bystander.run_round(0)
-    assert set(bystander.samples) == set(TRACERS)
-    assert len(bystander.tables()[0].rows) == 2 * len(TRACERS)
+    assert set(bystander.samples) == set(ALL_TRACERS)
+    assert len(bystander.tables()[0].rows) == 3 * len(ALL_TRACERS)
 
 
 @pytest.mark.privileged
 def test_first_instruction_lies_between_start_and_end(bench: Bench) -> None:
     startup = Startup(bench)
     startup.run_round(0)
-    for tracer in TRACERS:
+    for tracer in ALL_TRACERS:
         for sample in startup.samples[tracer.name]:
             assert sample.first_ns is not None
             assert 0 < sample.first_ns < sample.end_ns
 
 
 @pytest.mark.privileged
-def test_code_that_a_generator_dumps_is_compared_with_the_capture(bench: Bench) -> None:
+@pytest.mark.parametrize("tracer", [MEMORY_TRACER, WITH_PTRACE], ids=["ebpf", "ptrace"])
+def test_code_that_a_generator_dumps_is_compared_with_the_capture(bench: Bench, tracer: Tracer) -> None:
     generator = next(one for one in GENERATORS if one.name == "LuaJIT")
     if not generator.installed:
         pytest.skip("luajit is not installed")
-    subject = Subject(bench, generator)
+    subject = Subject(bench, generator, tracer)
     subject.run_round(0)
     (measured,) = subject.rounds
     assert measured.same_output
@@ -129,3 +140,17 @@ def test_table_is_aligned_markdown() -> None:
     table = Table(("name", "n"))
     table.add("long name", "12")
     assert table.markdown().splitlines() == ["| name      |  n |", "| :-------- | -: |", "| long name | 12 |"]
+
+
+def test_chart_is_mermaid() -> None:
+    chart = Chart("speed", "ratio", ("one", "two"), (1.0, 2.0), (3.0, 10.0))
+    assert chart.markdown().splitlines() == [
+        "```mermaid",
+        "xychart-beta",
+        '    title "speed"',
+        '    x-axis ["one", "two"]',
+        '    y-axis "ratio" 0 --> 11.0',
+        "    bar [1.00, 2.00]",
+        "    line [3.00, 10.00]",
+        "```",
+    ]
