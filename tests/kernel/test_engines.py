@@ -123,7 +123,7 @@ def test_page_loop_that_does_not_exist_is_a_usage_error() -> None:
 
 
 def test_hook_that_does_not_exist_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="mm-lock, tracepoint"):
+    with pytest.raises(UsageError, match="mm-lock, tracepoint, fexit"):
         Settings(hook="fishing")
 
 
@@ -131,6 +131,12 @@ def test_hook_that_does_not_exist_is_a_usage_error() -> None:
 def test_hook_mm_lock_without_its_page_loop_is_refused_in_one_sentence() -> None:
     with pytest.raises(UnsupportedError, match="use --hook tracepoint"):
         Program(Settings(page_loop="bounded", hook="mm-lock"), Kernel())
+
+
+@pytest.mark.skipif("fexit" in machine.hooks(), reason="this kernel has the hook fexit")
+def test_hook_fexit_where_it_cannot_be_used_is_refused_in_one_sentence() -> None:
+    with pytest.raises(UnsupportedError, match="the hook fexit cannot be used, because "):
+        Program(Settings(hook="fexit"), Kernel())
 
 
 @pytest.mark.emulated

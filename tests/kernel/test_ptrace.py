@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -168,6 +170,46 @@ def test_process_that_was_attached_to_goes_on_with_the_protection_it_asked_for(
     assert all(len(page.content or b"") == PAGE_SIZE for page in pages)
 
 
+def test_process_that_flips_survives_whenever_its_tracer_is_killed(
+    recorder: Recorder, workloads: Workloads
+) -> None:
+    moments = random.Random(SEED)
+    with running(workloads.path("rwx_loop"), "flips") as target:
+        line_from(target)
+        for _ in range(20):
+            path = recorder.new_path()
+            with running(*TOOL, "attach", "-q", "-o", path, *PTRACE, target.pid) as tracer:
+                await_pages(path, 1)
+                time.sleep(moments.uniform(0, 0.2))
+                tracer.send_signal(signal.SIGKILL)
+                assert end_of(tracer).status == -signal.SIGKILL
+            assert "TracerPid:\t0\n" in Path(f"/proc/{target.pid}/status").read_text()
+        line_to(target)
+        ended = end_of(target)
+    assert ended.status == 0, ended.err
+    assert json.loads(ended.out.splitlines()[-1])["protection"] == "r-xp"
+
+
+def test_command_without_its_tracer_may_still_make_other_calls(
+    recorder: Recorder, workloads: Workloads
+) -> None:
+    # GIVEN a launched command that flips
+    path = recorder.new_path()
+    command = (*TOOL, "run", "-q", "-o", path, *PTRACE, "--", workloads.path("rwx_loop"), "flips")
+    with running(*command) as tracer:
+        line_from(tracer)
+        await_pages(path, 1)
+        # WHEN the tracer is killed
+        tracer.send_signal(signal.SIGKILL)
+        # THEN the next call of the command that makes memory executable fails, and it can say so
+        assert tracer.stderr is not None
+        assert tracer.stderr.readline() == b"mprotect: Function not implemented\n"
+        end_of(tracer)
+    # AND what had arrived is in the capture, which says that it was not closed
+    with mt.open_capture(path) as capture:
+        assert "not-closed" in losses_of(capture)
+
+
 def test_command_goes_on_after_an_interrupt_and_is_waited_for(
     recorder: Recorder, workloads: Workloads
 ) -> None:
@@ -197,6 +239,40 @@ def test_recording_takes_no_capability(recorder: Recorder, workloads: Workloads)
     with mt.open_capture(path) as capture:
         assert capture.metadata["engine"] == "ptrace"
         assert len(list(capture.pages(kinds={EventKind.FETCH}))) == 17
+
+
+def test_registers_and_the_address_that_faulted_are_those_of_the_jump(recorder: Recorder) -> None:
+    recording = traced(recorder, "known_registers", 5)
+    jumps = [step.fields for step in recording.steps if isinstance(step, Step) and step.name == "jump"]
+    with recording.open() as capture:
+        events = list(capture.events(kinds={EventKind.FETCH}))
+        others = [event for event in capture.events() if event.kind is not EventKind.FETCH]
+    assert len(jumps) == len(events) == 5
+    for jump, event in zip(jumps, events, strict=True):
+        assert event.registers is not None
+        found = dict(event.registers.items())
+        # Of the flags, interrupts are on, one bit is always set, and a fault sets RF (Intel SDM, volume 3).
+        flags = jump["values"]["eflags"] | 0x202
+        assert found["eflags"] & ~0x10000 == flags
+        assert found == found | jump["values"] | {"eflags": found["eflags"], "rip": jump["to"]}
+        assert event.fault_address == event.caller == jump["to"]
+        assert (found["cs"], found["ss"]) == (0x33, 0x2B)
+        assert found["orig_rax"] == 2**64 - 1
+    assert all(event.registers is None and event.fault_address is None for event in others)
+
+
+def test_registers_are_shown(recorder: Recorder) -> None:
+    recording = traced(recorder, "known_registers", 1)
+    (jump,) = [step.fields for step in recording.steps if isinstance(step, Step) and step.name == "jump"]
+    lines = tool("events", recording.path, "--registers", "--event", "fetch").out.decode().splitlines()
+    assert lines[1].endswith(f"fault={jump['to']:#x}")
+    shown = dict(word.split("=") for line in lines[2:] for word in line.split())
+    assert shown["rip"] == hex(jump["to"])
+    assert shown["r15"] == hex(jump["values"]["r15"])
+    assert len(shown) == 27
+    (event,) = map(json.loads, tool("events", recording.path, "--json", "--event", "fetch").out.splitlines())
+    assert event["fault_address"] == hex(jump["to"])
+    assert event["registers"].items() >= shown.items()
 
 
 def test_engine_that_does_not_exist_is_a_usage_error(tmp_path: Path) -> None:

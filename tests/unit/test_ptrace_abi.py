@@ -12,8 +12,9 @@ import pytest
 from memory_tracer.model import Protection
 from memory_tracer.record.ptrace.abi import AARCH64, I386, MACHINES, X32_BIT, X86_64, Abi, Call, Machine
 from memory_tracer.record.ptrace.calls import MAP_FIXED, MAP_SHARED, SHM_EXEC, Decoder
-from memory_tracer.record.ptrace.filter import build_filter
+from memory_tracer.record.ptrace.filter import build_filter, build_watching_filter
 from memory_tracer.record.ptrace.system import CALL_ENTRY, CallStop
+from memory_tracer.wire.layout import REGISTER_SLOTS
 
 HEADERS = {
     X86_64.audit: "x86_64-linux-gnu/asm/unistd_64.h",
@@ -52,12 +53,12 @@ def test_registers_that_are_named_exist(machine: Machine) -> None:
     named = {machine.pointer, machine.stack, machine.result, machine.number, *machine.arguments}
     assert named <= set(machine.registers)
     assert len(set(machine.registers)) == len(machine.registers)
-    assert machine.codec.size == 8 * len(machine.registers)
+    assert len(machine.registers) <= REGISTER_SLOTS
 
 
 def test_registers_have_the_size_of_the_kernels_structures() -> None:
-    assert MACHINES["x86_64"].codec.size == 27 * 8  # struct user_regs_struct
-    assert MACHINES["aarch64"].codec.size == 34 * 8  # struct user_pt_regs
+    assert len(MACHINES["x86_64"].registers) == 27  # struct user_regs_struct
+    assert len(MACHINES["aarch64"].registers) == 34  # struct user_pt_regs
 
 
 def run_filter(program: bytes, number: int, audit: int, arguments: tuple[int, ...]) -> int:
@@ -75,6 +76,10 @@ def run_filter(program: bytes, number: int, audit: int, arguments: tuple[int, ..
             accumulator &= k
         elif code == 0x15:
             at += yes if accumulator == k else no
+        elif code == 0x25:
+            at += yes if accumulator > k else no
+        elif code == 0x35:
+            at += yes if accumulator >= k else no
         elif code == 0x45:
             at += yes if accumulator & k else no
         elif code == 0x06:
@@ -118,6 +123,48 @@ def test_filter_stops_at_the_calls_that_matter_and_at_no_others(
 def test_filter_lets_calls_of_unknown_abis_pass() -> None:
     program = build_filter((X86_64, I386), COOKIE)
     assert run_filter(program, X86_64.numbers[Call.MPROTECT], 0xDEAD, (0, 0, EXEC)) == ALLOW
+
+
+LOW, HIGH = 0x7F12_FFF0_0000, 0x7F13_0010_0000
+
+
+@pytest.mark.parametrize("place", range(6))
+@pytest.mark.parametrize(
+    ("address", "verdict"),
+    [
+        (LOW - 1, ALLOW),
+        (LOW, TRACE),
+        (0x7F12_FFFF_FFFF, TRACE),
+        (0x7F13_0000_0000, TRACE),
+        (HIGH - 1, TRACE),
+        (HIGH, ALLOW),
+        (LOW & 0xFFFFFFFF, ALLOW),
+        (LOW + (1 << 32), ALLOW),
+    ],
+)
+def test_second_filter_stops_at_calls_that_point_to_what_is_watched(
+    place: int, address: int, verdict: int
+) -> None:
+    program = build_watching_filter(X86_64, COOKIE, [(0x1000, 0x2000), (LOW, HIGH)], with_writes=False)
+    arguments = (*(0,) * place, address)
+    assert run_filter(program, X86_64.numbers[Call.READ], X86_64.audit, arguments) == verdict
+    assert run_filter(program, 100000, X86_64.audit, arguments) == verdict
+
+
+def test_second_filter_stops_at_what_changes_memory_and_at_other_abis() -> None:
+    def verdict(number: int, *arguments: int, with_writes: bool = False, audit: int = X86_64.audit) -> int:
+        program = build_watching_filter(X86_64, COOKIE, [(LOW, HIGH)], with_writes=with_writes)
+        return run_filter(program, number, audit, arguments)
+
+    numbers = X86_64.numbers
+    assert verdict(numbers[Call.MPROTECT], 0, 4096, READ) == TRACE
+    assert verdict(numbers[Call.MPROTECT], LOW, 4096, READ, 0, COOKIE, COOKIE) == ALLOW
+    assert verdict(numbers[Call.MADVISE], 0, 4096, 4) == TRACE
+    assert verdict(numbers[Call.READV], 0, 4096, 1) == TRACE
+    assert verdict(numbers[Call.READV] | X32_BIT, 0, 4096, 1) == TRACE
+    assert verdict(numbers[Call.WRITE], 1, 4096, 1) == ALLOW
+    assert verdict(numbers[Call.WRITE], 1, 4096, 1, with_writes=True) == TRACE
+    assert verdict(I386.numbers[Call.READ], 0, 4096, 1, audit=I386.audit) == TRACE
 
 
 def nothing(_address: int, _length: int) -> bytes:

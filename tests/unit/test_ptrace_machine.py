@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 
 from memory_tracer.capture.ranges import Ranges
 from memory_tracer.model import PAGE_SIZE, Protection
-from memory_tracer.record.ptrace.machine import (
-    TURNS_BEFORE_STEP,
+from memory_tracer.record.ptrace.machine import TURNS_BEFORE_STEP, Machine
+from memory_tracer.record.ptrace.pages import (
     Area,
     Capture,
     Command,
     Forward,
     Go,
-    Machine,
     Protect,
     Space,
     Step,
@@ -180,6 +179,20 @@ def test_each_turn_costs_one_fault_and_no_turn_none(steps: list[tuple[str, int, 
 
 def test_fault_outside_of_what_is_watched_is_the_targets_own() -> None:
     assert Machine().fault(Space(), 1, BASE, FAR) == [Forward()]
+
+
+@pytest.mark.parametrize("how", ["forget", "release"])
+def test_fault_that_is_older_than_what_was_given_back_is_tried_again_once(how: str) -> None:
+    machine, space = Machine(), Space()
+    machine.watch(space, BASE, BASE + PAGE_SIZE, Area(Protection.READ | Protection.WRITE | Protection.EXEC))
+    if how == "forget":
+        machine.forget(space, BASE, BASE + PAGE_SIZE)
+    else:
+        machine.release(space)
+    for tid in (1, 2):
+        assert machine.fault(space, tid, BASE, BASE) == [Go()]
+        assert machine.fault(space, tid, BASE, BASE) == [Forward()]
+        assert machine.fault(space, tid, BASE + 1, FAR) == [Forward()]
 
 
 def test_write_to_memory_that_is_executable_only_is_the_targets_own() -> None:

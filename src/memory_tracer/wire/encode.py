@@ -12,17 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .layout import (
-    EVENT,
     FLAG_LATE,
+    HEADER,
     HEADER_CODEC,
-    MISSING,
-    OUTCOME,
     OUTCOME_COUNTS,
+    RECORDS,
+    REGISTER_SLOTS,
     SEQUENCE_CPU_SHIFT,
     SIZES,
-    STACK,
     STACK_FRAMES,
-    TEXT,
     TEXT_BYTES,
     WIRE_VERSION,
     FieldSpec,
@@ -38,14 +36,24 @@ Value = int | bytes | tuple[int, ...]
 
 _RING_HEADER = struct.Struct("<II")
 _CODECS = {
-    kind: codec(fields)
-    for kind, fields in {
-        RecordType.EVENT: EVENT,
-        RecordType.MISSING: MISSING,
-        RecordType.OUTCOME: OUTCOME,
-        RecordType.TEXT: TEXT,
-        RecordType.STACK: STACK,
-    }.items()
+    kind: codec(RECORDS[kind])
+    for kind in (
+        *(RecordType.EVENT, RecordType.MISSING, RecordType.OUTCOME, RecordType.TEXT, RecordType.STACK),
+        RecordType.REGISTERS,
+    )
+}
+
+
+def _default(spec: FieldSpec) -> Value:
+    if spec.code.endswith("s"):
+        return b""
+    return 0 if spec.count == 1 else (0,) * spec.count
+
+
+#: For each kind of record the names of its fields after the header, and what they are unless given.
+_BODIES = {
+    kind: ([spec.name for spec in fields], [_default(spec) for spec in fields])
+    for kind, fields in ((kind, RECORDS[kind][len(HEADER) :]) for kind in _CODECS)
 }
 
 
@@ -71,9 +79,9 @@ class Encoder:
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def _header(
-        self, kind: RecordType, who: Identity, address: int, cause: int, flags: int
+        self, kind: RecordType, who: Identity, address: int, cause: int, flags: int, sequence: int = 0
     ) -> tuple[int, tuple[int, ...]]:
-        sequence = USER_SPACE_CPU << SEQUENCE_CPU_SHIFT | next(self._numbers)
+        sequence = sequence or self.number()
         return sequence, (
             WIRE_VERSION,
             kind,
@@ -88,10 +96,14 @@ class Encoder:
             address,
         )
 
-    def event(self, who: Identity, address: int, **fields: Value) -> tuple[int, bytes]:
+    def number(self) -> int:
+        """Take a sequence number, for an event that is encoded later."""
+        return USER_SPACE_CPU << SEQUENCE_CPU_SHIFT | next(self._numbers)
+
+    def event(self, who: Identity, address: int, sequence: int = 0, **fields: Value) -> tuple[int, bytes]:
         """Encode an event; returns its sequence number, by which its pages name it, and the bytes."""
-        sequence, header = self._header(RecordType.EVENT, who, address, 0, 0)
-        return sequence, _pack(RecordType.EVENT, EVENT, header, fields)
+        sequence, header = self._header(RecordType.EVENT, who, address, 0, 0, sequence)
+        return sequence, _pack(RecordType.EVENT, header, fields)
 
     def page(self, who: Identity, address: int, cause: int, content: bytes) -> bytes:
         """Encode one page of bytes that belongs to event ``cause``."""
@@ -101,13 +113,13 @@ class Encoder:
     def missing(self, who: Identity, address: int, cause: int, pages: int, reason: int) -> bytes:
         """Encode a run of ``pages`` pages without bytes."""
         _, header = self._header(RecordType.MISSING, who, address, cause, self.flags)
-        return _pack(RecordType.MISSING, MISSING, header, {"pages": pages, "reason": reason})
+        return _pack(RecordType.MISSING, header, {"pages": pages, "reason": reason})
 
     def outcome(self, who: Identity, address: int, cause: int, **counts: int) -> bytes:
         """Encode what became of pages that no other record of user space tells about."""
         assert set(counts) <= set(OUTCOME_COUNTS)
         _, header = self._header(RecordType.OUTCOME, who, address, cause, self.flags)
-        return _pack(RecordType.OUTCOME, OUTCOME, header, counts)
+        return _pack(RecordType.OUTCOME, header, counts)
 
     def stack(self, who: Identity, cause: int, top: int, frames: Sequence[int]) -> bytes:
         """Encode the addresses that lead to event ``cause``; ``top`` is the word on top of the stack."""
@@ -116,13 +128,19 @@ class Encoder:
         values = (*header, len(shown), 0, *shown, *(0,) * (STACK_FRAMES - len(shown)))
         return _RING_HEADER.pack(SIZES[RecordType.STACK], 0) + _CODECS[RecordType.STACK].pack(*values)
 
+    def registers(self, who: Identity, cause: int, machine: int, raw: bytes) -> bytes:
+        """Encode the registers at event ``cause``, as ptrace returned them."""
+        _, header = self._header(RecordType.REGISTERS, who, 0, cause, 0)
+        values = struct.unpack(f"<{len(raw) // 8}Q", raw)
+        padded = (*header, machine, len(values), *values, *(0,) * (REGISTER_SLOTS - len(values)))
+        return _RING_HEADER.pack(SIZES[RecordType.REGISTERS], 0) + _CODECS[RecordType.REGISTERS].pack(*padded)
+
     def path(self, who: Identity, device: int, inode: int, path: bytes) -> bytes:
         """Encode the path of a file, as the kernel does: components from the leaf up, NUL-terminated."""
         text = b"".join(part + b"\0" for part in reversed(path.split(b"/")))[:TEXT_BYTES]
         _, header = self._header(RecordType.TEXT, who, 0, 0, 0)
         return _pack(
             RecordType.TEXT,
-            TEXT,
             header,
             {"kind": TextKind.PATH, "length": len(text), "inode": inode, "device": device, "text": text},
         )
@@ -132,18 +150,20 @@ class Encoder:
         text = arguments[:TEXT_BYTES]
         _, header = self._header(RecordType.TEXT, who, 0, 0, 0)
         return _pack(
-            RecordType.TEXT, TEXT, header, {"kind": TextKind.COMMAND_LINE, "length": len(text), "text": text}
+            RecordType.TEXT, header, {"kind": TextKind.COMMAND_LINE, "length": len(text), "text": text}
         )
 
 
 def _pack(
     kind: RecordType,
-    layout: tuple[FieldSpec, ...],
     header: tuple[int, ...],
     fields: Mapping[str, Value],
 ) -> bytes:
-    values: list[Value] = list(header)
-    for spec in layout[len(header) :]:
-        value = fields.get(spec.name, b"" if spec.code.endswith("s") else 0)
-        values.extend(value if isinstance(value, tuple) else [value] * spec.count)
+    names, defaults = _BODIES[kind]
+    values: list[Value] = [*header]
+    for value in map(fields.get, names, defaults):
+        if isinstance(value, tuple):
+            values += value
+        else:
+            values.append(value)
     return _RING_HEADER.pack(SIZES[kind], 0) + _CODECS[kind].pack(*values)

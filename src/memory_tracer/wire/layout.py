@@ -17,6 +17,8 @@ COMM_BYTES = 16
 TEXT_BYTES = 512
 #: How many addresses a stack record has room for.
 STACK_FRAMES = 23
+#: How many registers a registers record has room for.
+REGISTER_SLOTS = 39
 
 #: Length of the header the ring buffer puts before each record (BPF_RINGBUF_HDR_SZ, linux/bpf.h).
 RING_HEADER_BYTES = 8
@@ -37,6 +39,8 @@ class RecordType(enum.IntEnum):
     TEXT = 5
     REPEAT = 6
     STACK = 7
+    #: Of user space only: the ptrace engine's.
+    REGISTERS = 8
 
 
 class TextKind(enum.IntEnum):
@@ -126,6 +130,14 @@ STACK: tuple[FieldSpec, ...] = (
     FieldSpec("frames", "Q", STACK_FRAMES),
 )
 
+#: The thread's registers at event ``cause``. Which they are, says ``wire.registers`` for each ``machine``.
+REGISTERS: tuple[FieldSpec, ...] = (
+    *HEADER,
+    FieldSpec("machine", "I"),
+    FieldSpec("count", "I"),
+    FieldSpec("values", "Q", REGISTER_SLOTS),
+)
+
 #: The counts of an outcome record, in order; ``model.Outcome`` has the same names.
 OUTCOME_COUNTS = (
     "captured",
@@ -165,6 +177,7 @@ RECORDS: dict[RecordType, tuple[FieldSpec, ...]] = {
     RecordType.TEXT: TEXT,
     RecordType.REPEAT: REPEAT,
     RecordType.STACK: STACK,
+    RecordType.REGISTERS: REGISTERS,
 }
 
 

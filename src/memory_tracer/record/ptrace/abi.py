@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import enum
 import os
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+from ...wire.registers import EM_AARCH64, EM_X86_64, REGISTERS
 
 #: Architectures as seccomp and ptrace name them (include/uapi/linux/audit.h).
 AUDIT_ARCH_X86_64 = 0xC000003E
@@ -21,8 +23,8 @@ AUDIT_ARCH_AARCH64 = 0xC00000B7
 X32_BIT = 0x40000000
 
 
-class Call(enum.Enum):
-    """System calls that can make memory executable, move it, or take it away."""
+class Call(enum.IntEnum):
+    """System calls that can make memory executable, move it, or take it away; numbers, as these hash fast."""
 
     MMAP = enum.auto()
     #: mmap of i386 with its arguments in memory.
@@ -50,6 +52,16 @@ class Call(enum.Enum):
     WRITEV = enum.auto()
     FTRUNCATE = enum.auto()
     FALLOCATE = enum.auto()
+    #: Calls that write to memory that their arguments do not point to.
+    IOCTL = enum.auto()
+    READV = enum.auto()
+    PREADV = enum.auto()
+    PREADV2 = enum.auto()
+    RECVMSG = enum.auto()
+    RECVMMSG = enum.auto()
+    PROCESS_VM_READV = enum.auto()
+    #: Made by us only.
+    SECCOMP = enum.auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,14 @@ X86_64 = Abi(
         Call.FALLOCATE: 285,
         Call.EXECVEAT: 322,
         Call.PKEY_MPROTECT: 329,
+        Call.IOCTL: 16,
+        Call.READV: 19,
+        Call.PREADV: 295,
+        Call.PREADV2: 327,
+        Call.RECVMSG: 47,
+        Call.RECVMMSG: 299,
+        Call.PROCESS_VM_READV: 310,
+        Call.SECCOMP: 317,
     },
 )
 I386 = Abi(
@@ -147,12 +167,13 @@ AARCH64 = Abi(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Machine:
     """How a processor's registers lie in what PTRACE_GETREGSET(NT_PRSTATUS) returns."""
 
     abis: Sequence[Abi]
-    registers: Sequence[str]
+    #: Its number in ELF files, by which the table of its registers is found.
+    elf: int
     pointer: str
     stack: str
     result: str
@@ -161,26 +182,22 @@ class Machine:
     arguments: Sequence[str]
     #: The instruction that makes a system call.
     call: bytes
-    #: Whether what ``personality`` calls READ_IMPLIES_EXEC holds for programs of this machine.
 
     @property
-    def codec(self) -> struct.Struct:
-        """All registers, each of 64 bits."""
-        return struct.Struct(f"={len(self.registers)}Q")
+    def registers(self) -> Sequence[str]:
+        """The names of its registers, in order."""
+        return REGISTERS[self.elf]
 
-    def index(self, register: str) -> int:
-        """Where a register stands."""
-        return self.registers.index(register)
+    @cached_property
+    def offsets(self) -> Mapping[str, int]:
+        """Where each register stands; each has 64 bits."""
+        return {name: 8 * number for number, name in enumerate(self.registers)}
 
 
 MACHINES = {
     "x86_64": Machine(
         abis=(X86_64, I386),
-        registers=(
-            *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8"),
-            *("rax", "rcx", "rdx", "rsi", "rdi", "orig_rax", "rip", "cs", "eflags", "rsp", "ss"),
-            *("fs_base", "gs_base", "ds", "es", "fs", "gs"),
-        ),
+        elf=EM_X86_64,
         pointer="rip",
         stack="rsp",
         result="rax",
@@ -191,7 +208,7 @@ MACHINES = {
     # The number of a call in flight is in a register set of its own (NT_ARM_SYSTEM_CALL), x8 else.
     "aarch64": Machine(
         abis=(AARCH64,),
-        registers=(*(f"x{number}" for number in range(31)), "sp", "pc", "pstate"),
+        elf=EM_AARCH64,
         pointer="pc",
         stack="sp",
         result="x0",

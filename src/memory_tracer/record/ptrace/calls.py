@@ -11,6 +11,7 @@ from .abi import I386, X32_BIT, X86_64, Abi, Call
 from .system import CallStop
 
 MAP_SHARED = 0x01
+MAP_PRIVATE = 0x02
 MAP_FIXED = 0x10
 MAP_ANONYMOUS = 0x20
 MAP_GROWSDOWN = 0x100
@@ -23,7 +24,7 @@ PERSONALITY_QUERY = 0xFFFFFFFF
 
 _IPC_SHMAT, _IPC_SHMDT = 21, 22
 _OLD_MMAP = struct.Struct("<6I")
-_PROTECTIONS = Protection(7)
+_PROTECTIONS = 7
 _MOST_READ = 0x7FFFF000  # linux/fs.h: MAX_RW_COUNT
 
 #: Calls whose first two arguments are a range of addresses.
@@ -114,13 +115,17 @@ def _complete(request: Request, read: Read) -> Request | None:
     if request.call is Call.SHMAT:
         return _of_shmat(request, arguments[1], arguments[2])
     if request.call in _RANGES:
-        request = replace(request, address=arguments[0], length=arguments[1])
-    if request.call in (Call.MMAP, Call.MREMAP):
-        request = replace(request, flags=arguments[3])
-    if request.call in (Call.MMAP, Call.MPROTECT, Call.PKEY_MPROTECT):
-        request = replace(request, protection=Protection(arguments[2] & _PROTECTIONS))
+        with_flags = request.call in (Call.MMAP, Call.MREMAP)
+        protects = request.call in (Call.MMAP, Call.MPROTECT, Call.PKEY_MPROTECT)
+        return replace(
+            request,
+            address=arguments[0],
+            length=arguments[1],
+            flags=arguments[3] if with_flags else 0,
+            protection=Protection(arguments[2] & _PROTECTIONS) if protects else Protection.NONE,
+        )
     if request.call in (Call.READ, Call.PREAD, Call.RECVFROM):
-        request = replace(request, address=arguments[1], length=min(arguments[2], _MOST_READ))
+        return replace(request, address=arguments[1], length=min(arguments[2], _MOST_READ))
     return request
 
 

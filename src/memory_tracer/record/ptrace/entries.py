@@ -20,7 +20,7 @@ from .calls import (
 )
 from .looks import Looks
 from .lookup import mappings_in, memory_written_to
-from .machine import is_watched
+from .pages import is_watched
 from .system import CallStop
 from .tracees import AddressSpace, Task
 
@@ -44,6 +44,12 @@ class Entries:
         self._looks = looks
         self._names = tuple(machine.arguments)
         self._decoder = Decoder(tuple(machine.abis))
+        self._prepare = {
+            Call.MMAP: self._before_mmap,
+            Call.MPROTECT: self._before_mprotect,
+            Call.PKEY_MPROTECT: self._before_mprotect,
+            Call.SHMAT: self._before_shmat,
+        }
 
     def enter(self, task: Task, stop: CallStop) -> None:
         """A thread is about to make a call; change it where needed, and let it go on."""
@@ -75,7 +81,9 @@ class Entries:
         )
         if not commands:
             return False
-        engine.before_call(task, lambda task, registers: engine.carry_out(task, commands, registers))
+        engine.errands.before_call(
+            task, lambda task, registers: engine.errands.carry_out(task, commands, registers)
+        )
         return True
 
     def _look_before(self, task: Task, request: Request) -> None:
@@ -90,12 +98,7 @@ class Entries:
     def _prepared(self, task: Task, request: Request) -> Request | None:
         """What to make of a call; None if its exit says nothing to us."""
         space = task.space
-        prepare = {
-            Call.MMAP: self._before_mmap,
-            Call.MPROTECT: self._before_mprotect,
-            Call.PKEY_MPROTECT: self._before_mprotect,
-            Call.SHMAT: self._before_shmat,
-        }.get(request.call)
+        prepare = self._prepare.get(request.call)
         if prepare is not None:
             return prepare(space, request)
         if request.call is Call.PERSONALITY:
@@ -129,7 +132,8 @@ class Entries:
     def _before_mprotect(self, space: AddressSpace, request: Request) -> Request | None:
         request = replace(request, protection=self._wanted(space, request.protection))
         if not request.protection & _EXEC:
-            return request if self._concerns(space, request.address, request.end) else None
+            views = request.protection & _WRITE and space.has_shared and self._engine.machine.shares
+            return request if views or self._concerns(space, request.address, request.end) else None
         shared = space.has_shared and any(
             mapping.shared for mapping in mappings_in(space, request.address, request.end)
         )
@@ -153,5 +157,5 @@ class Entries:
         number, arguments = request.instead
         names = _COMPAT_NAMES if request.compat else self._names
         values = dict(zip(names, arguments, strict=False))
-        registers = self._engine.registers(task)
+        registers = self._engine.errands.registers(task)
         self._engine.tracer.set_registers(task.tid, registers.changed(orig_rax=number, **values))

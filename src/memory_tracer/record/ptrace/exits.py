@@ -6,10 +6,9 @@ import errno
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ...model import PAGE_SIZE, EventKind, Protection, Status
-from ..memory import Mapping
+from ...model import PAGE_SIZE, Protection, Status
 from . import abi
 from .abi import Call
 from .calls import (
@@ -22,9 +21,10 @@ from .calls import (
     SHM_RDONLY,
     Request,
 )
+from .effects import Effects, failed, signed
 from .looks import Looks
 from .lookup import anonymous, mapping_at, mappings_in, memory_written_to
-from .machine import Area, is_watched
+from .pages import Area
 from .tracees import AddressSpace, Backed, Task
 from .watching import Watching
 
@@ -32,14 +32,6 @@ if TYPE_CHECKING:
     from .engine import Engine
 
 _EXEC, _WRITE, _READ = Protection.EXEC, Protection.WRITE, Protection.READ
-_KINDS = {
-    Call.MMAP: EventKind.MMAP,
-    Call.MPROTECT: EventKind.MPROTECT,
-    Call.PKEY_MPROTECT: EventKind.PKEY_MPROTECT,
-    Call.MUNMAP: EventKind.MUNMAP,
-    Call.MREMAP: EventKind.MREMAP,
-    Call.SHMAT: EventKind.SHMAT,
-}
 #: Failures that can have changed a part.
 _PARTIAL = frozenset({errno.ENOMEM, errno.EACCES})
 _DISCARDING = frozenset({4, 8, 9, 24})  # MADV_DONTNEED, _FREE, _REMOVE, _DONTNEED_LOCKED
@@ -54,7 +46,18 @@ class Exits:
         """Work for ``engine``."""
         self._engine = engine
         self._watching, self._looks = watching, looks
+        self._effects = Effects(engine, watching, looks)
         self._names = tuple(machine.arguments)
+        self._after = {
+            Call.SHMAT: self._after_shmat,
+            Call.MPROTECT: self._after_mprotect,
+            Call.PKEY_MPROTECT: self._after_mprotect,
+            Call.MUNMAP: self._after_munmap,
+            Call.MREMAP: self._after_mremap,
+            Call.BRK: self._after_brk,
+            Call.REMAP_FILE_PAGES: self._after_remap,
+            Call.MADVISE: self._after_madvise,
+        }
 
     def leave(self, task: Task, request: Request, result: int) -> None:
         """A call is over."""
@@ -66,21 +69,11 @@ class Exits:
         if request.call is Call.MMAP:
             self._after_placing(task, request, result, result, request.length)
             return
-        after = {
-            Call.SHMAT: self._after_shmat,
-            Call.MPROTECT: self._after_mprotect,
-            Call.PKEY_MPROTECT: self._after_mprotect,
-            Call.MUNMAP: self._after_munmap,
-            Call.MREMAP: self._after_mremap,
-            Call.BRK: self._after_brk,
-            Call.REMAP_FILE_PAGES: self._after_remap,
-            Call.MADVISE: self._after_madvise,
-        }.get(request.call, self._after_write)
-        after(task, request, result)
+        self._after.get(request.call, self._after_write)(task, request, result)
 
     def _change_back(self, task: Task, request: Request, result: int | None = None) -> None:
         names = _COMPAT_NAMES if request.compat else self._names
-        registers = self._engine.registers(task)
+        registers = self._engine.errands.registers(task)
         values = {
             name: registers[name] if old & 0xFFFFFFFF == registers[name] else old
             for name, old in zip(names, request.arguments, strict=False)
@@ -97,92 +90,32 @@ class Exits:
             space.implies_exec = bool(asked & READ_IMPLIES_EXEC)
             space.every_call |= space.implies_exec
 
-    def _event(self, task: Task, request: Request, result: int, start: int, length: int, **more: Any) -> int:
-        """Record a call. It is an event only where execute plays a part."""
-        fields: dict[str, Any] = {
-            "protection": int(request.protection),
-            "result": _signed(result),
-            "arguments": tuple(request.arguments),
-            "caller_ip": request.ip,
-            "caller_sp": request.sp,
-            **more,
-        }
-        fields["status"] = int(fields.get("status", 0)) | (Status.COMPAT if request.compat else 0)
-        return self._engine.records.event(task, _KINDS[request.call], start, length, **fields)
-
     def _after_placing(self, task: Task, request: Request, result: int, start: int, length: int) -> None:
         """Memory was mapped at ``start``."""
         space, wanted = task.space, request.protection
-        if _failed(result):
+        if failed(result):
             if wanted & _EXEC:
-                self._event(task, request, result, request.address, length)
+                self._effects.event(task, request, result, request.address, length)
             return
         end = start + -(-length // PAGE_SIZE) * PAGE_SIZE
-        self._gone(space, start, end)
+        self._effects.gone(space, start, end)
         private = request.flags & (MAP_ANONYMOUS | MAP_SHARED | MAP_HUGETLB) == MAP_ANONYMOUS
         if request.flags & MAP_GROWSDOWN:
             space.growing.add(start)
         if wanted & _EXEC:
             mapping = anonymous(start, end, wanted) if private else mapping_at(space, start)
-            self._executable(task, request, result, start, end, [mapping] if mapping else [])
+            self._effects.executable(task, request, result, start, end, [mapping] if mapping else [])
         elif request.flags & MAP_SHARED and (mapping := mapping_at(space, start)) is not None:
             self._watching.adopt(task, space, mapping)
 
     def _after_shmat(self, task: Task, request: Request, result: int) -> None:
         start = result
-        if request.result_at and not _failed(result):
+        if request.result_at and not failed(result):
             start = int.from_bytes(self._engine.tracer.read(task.tid, request.result_at, 4), "little")
-        mapping = None if _failed(result) else mapping_at(task.space, start)
+        mapping = None if failed(result) else mapping_at(task.space, start)
         length = mapping.end - mapping.start if mapping is not None else 0
         flags = MAP_SHARED | (request.flags & SHM_RDONLY)
         self._after_placing(task, replace(request, flags=flags), result, start, length)
-
-    def _executable(
-        self, task: Task, request: Request, result: int, start: int, end: int, mappings: list[Mapping]
-    ) -> None:
-        """The target asked for execute in [start, end), and thinks that it has it."""
-        space, wanted = task.space, request.protection
-        first = mappings[0] if mappings else None
-        backed = Backed.of(first, wanted) if first is not None else Backed(wanted)
-        watched = is_watched(wanted, shared=any(mapping.shared for mapping in mappings))
-        before = space.known.find(start)
-        previous = space.known.values[before].protection if before >= 0 else Protection.NONE
-        status = Status.WATCHED if watched else Status.NONE
-        if before < 0 and request.call is not Call.MMAP:
-            status |= Status.PREVIOUS_UNKNOWN
-        status |= Status.SEVERAL_MAPPINGS if len(mappings) > 1 else Status.NONE
-        status |= Status.PARTIAL if _failed(result) else Status.NONE
-        status |= self._recent(space, first)
-        for mapping in mappings:
-            self._engine.records.path(task, mapping)
-            space.known.put(max(start, mapping.start), min(end, mapping.end), Backed.of(mapping, wanted))
-        cause = self._event(
-            task,
-            request,
-            result,
-            start,
-            end - start,
-            backed=backed,
-            status=int(status),
-            previous_protection=int(previous),
-            page_count=0
-            if watched
-            else sum((min(end, each.end) - max(start, each.start)) // PAGE_SIZE for each in mappings),
-        )
-        self._looks.share(task, start, end)
-        if watched:
-            for mapping in mappings:
-                low, high = max(start, mapping.start), min(end, mapping.end)
-                self._watching.watch(task, space, low, high, mapping, wanted)
-        else:
-            self._engine.machine.forget(space.watched, start, end)
-            self._engine.records.pages(task, cause, start, end, mappings)
-
-    @staticmethod
-    def _recent(space: AddressSpace, mapping: Mapping | None) -> Status:
-        if mapping is None or not mapping.linked or space.memory is None:
-            return Status.NONE
-        return Status.RECENT if space.memory.is_recent(mapping) else Status.NONE
 
     def _after_mprotect(self, task: Task, request: Request, result: int) -> None:
         space, start, end = task.space, request.address, request.end
@@ -191,38 +124,18 @@ class Exits:
             start = mapping.start
             request = replace(request, address=start, length=end - start)
             space.growing.add(start)
-        if _failed(result):
+        if failed(result):
             if wanted & _EXEC:
-                end = self._changed_until(space, request, -_signed(result))
+                end = self._changed_until(space, request, -signed(result))
                 if end <= start:
-                    self._event(task, request, result, start, request.length)
+                    self._effects.event(task, request, result, start, request.length)
                     return
             else:
                 return
         if wanted & _EXEC:
-            self._executable(task, request, result, start, end, mappings_in(space, start, end))
-            return
-        pieces = list(space.known.within(start, end))
-        previous = pieces[0][2].protection if pieces else Protection.NONE
-        if any(backed.protection & _EXEC for _, _, backed in pieces):
-            self._event(
-                task,
-                request,
-                result,
-                start,
-                end - start,
-                backed=pieces[0][2],
-                previous_protection=int(previous),
-            )
-        for first, last, backed in pieces:
-            space.known.put(first, last, replace(backed, protection=wanted))
-        areas = list(space.watched.areas.within(start, end))
-        self._engine.machine.forget(space.watched, start, end)
-        for first, last, area in areas:
-            if area.backing is not None and wanted & _WRITE:
-                view = replace(area, wanted=wanted)
-                commands = self._engine.machine.watch(space.watched, first, last, view)
-                self._engine.carry_out(task, commands, self._engine.registers(task))
+            self._effects.executable(task, request, result, start, end, mappings_in(space, start, end))
+        else:
+            self._effects.not_executable(task, request, result, start, end)
 
     def _changed_until(self, space: AddressSpace, request: Request, error: int) -> int:
         """How far a failed mprotect has come: to the first hole, or the first mapping that is as before."""
@@ -239,14 +152,14 @@ class Exits:
         return reached
 
     def _after_munmap(self, task: Task, request: Request, result: int) -> None:
-        if _failed(result):
+        if failed(result):
             return
         pieces = list(task.space.known.within(request.address, request.end))
         executable = [backed for _, _, backed in pieces if backed.protection & _EXEC]
-        self._gone(task.space, request.address, request.end)
+        self._effects.gone(task.space, request.address, request.end)
         if executable:
             shown = replace(request, protection=Protection.NONE)
-            self._event(
+            self._effects.event(
                 task,
                 shown,
                 result,
@@ -257,19 +170,10 @@ class Exits:
                 status=int(Status.SEVERAL_MAPPINGS if len(pieces) > 1 else Status.NONE),
             )
 
-    def _gone(self, space: AddressSpace, start: int, end: int) -> None:
-        """What was in [start, end) is not there any more."""
-        space.known.put(start, end, None)
-        self._engine.machine.forget(space.watched, start, end)
-        if space.contents:
-            for page in [page for page in space.contents if start <= page < end]:
-                del space.contents[page]
-        space.flips.pop(start, None)
-
     def _after_mremap(self, task: Task, request: Request, result: int) -> None:
         """Executable memory was moved, grown or cut."""
         space = task.space
-        if _failed(result):
+        if failed(result):
             return
         size = -(-request.arguments[2] // PAGE_SIZE) * PAGE_SIZE
         number = space.known.find(request.address)
@@ -277,8 +181,8 @@ class Exits:
         area = space.watched.area(request.address)
         keeps = request.length == 0 or request.flags & 4  # MREMAP_DONTUNMAP
         if not keeps:
-            self._gone(space, request.address, request.end)
-        self._gone(space, result, result + size)
+            self._effects.gone(space, request.address, request.end)
+        self._effects.gone(space, result, result + size)
         mapping = mapping_at(space, result)
         if backed is None or mapping is None:
             return
@@ -287,7 +191,7 @@ class Exits:
             self._watching.withhold_from(task, result, result + size, wanted)
         if wanted & _EXEC:
             asked = replace(request, protection=wanted)
-            self._executable(task, asked, result, result, result + size, [mapping])
+            self._effects.executable(task, asked, result, result, result + size, [mapping])
         elif area is not None:
             self._watching.watch(task, space, result, result + size, mapping, wanted)
 
@@ -301,6 +205,7 @@ class Exits:
         mapping = mapping_at(space, request.address)
         if area is not None and mapping is not None:
             self._watching.withhold_from(task, request.address, request.end, area.wanted)
+            space.known.put(request.address, request.end, Backed.of(mapping, area.wanted))
             self._watching.watch(task, space, request.address, request.end, mapping, area.wanted)
 
     def _after_write(self, task: Task, request: Request, result: int) -> None:
@@ -321,7 +226,7 @@ class Exits:
         backing = (os.major(found.st_dev) << 20 | os.minor(found.st_dev), found.st_ino)
         if self._engine.machine.knows(backing):
             commands = self._engine.machine.open_backing(backing)
-            self._engine.carry_out(task, commands, self._engine.registers(task))
+            self._engine.errands.carry_out(task, commands, self._engine.errands.registers(task))
 
     def _after_brk(self, task: Task, request: Request, result: int) -> None:
         """The heap of a program for which all that can be read can be executed has grown."""
@@ -334,11 +239,3 @@ class Exits:
                 self._engine.machine.watch(space.watched, start, end, Area(wanted))
                 space.every_call = True
         space.break_end = result
-
-
-def _signed(result: int) -> int:
-    return result - (1 << 64) if result >= 1 << 63 else result
-
-
-def _failed(result: int) -> bool:
-    return -4096 < _signed(result) < 0

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 
 from .abi import X32_BIT, Abi, Call
 
-_LOAD, _EQUAL, _SET, _GREATER, _AND, _RETURN = 0x20, 0x15, 0x45, 0x25, 0x54, 0x06
+_LOAD, _EQUAL, _SET, _AND, _RETURN = 0x20, 0x15, 0x45, 0x54, 0x06
+_GREATER, _AT_LEAST = 0x25, 0x35
 _INSTRUCTION = struct.Struct("=HBBI")
 _ALLOW, _TRACE = 0x7FFF0000, 0x7FF00000
 
@@ -43,16 +44,21 @@ _TRACED: Sequence[tuple[Call, Sequence[tuple[int, int]]]] = (
     (Call.EXECVEAT, ()),
 )
 
+#: The same while a process has memory that is watched.
+_CHANGES = (Call.MPROTECT, Call.PKEY_MPROTECT, Call.MADVISE)
+_INDIRECT = (
+    *(Call.IOCTL, Call.READV, Call.PREADV, Call.PREADV2),
+    *(Call.RECVMSG, Call.RECVMMSG, Call.PROCESS_VM_READV),
+)
+_FILE_WRITES = (Call.WRITE, Call.PWRITE, Call.WRITEV, Call.FTRUNCATE, Call.FALLOCATE)
+_HALF = 0xFFFFFFFF
+
 _Jump = tuple[int, int, int, int]
 
 
 def build_filter(abis: Sequence[Abi], cookie: int) -> bytes:
     """The filter's instructions. Calls whose sixth argument's halves are both ``cookie`` are ours."""
-    instructions: list[_Jump] = [
-        *((_LOAD, 0, 0, 16 + 5 * 8), (_EQUAL, 0, 3, cookie)),
-        *((_LOAD, 0, 0, 16 + 4 * 8), (_EQUAL, 0, 1, cookie)),
-        (_RETURN, 0, 0, _ALLOW),
-    ]
+    instructions = _allow_ours(cookie)
     for abi in abis:
         body = list(_of(abi))
         # Conditional jumps reach 255 instructions; a table is shorter.
@@ -79,6 +85,49 @@ def _of(abi: Abi) -> Iterator[_Jump]:
         yield (_EQUAL, 0, len(body), number)
         yield from body
     yield (_RETURN, 0, 0, _ALLOW)
+
+
+def build_watching_filter(
+    abi: Abi, cookie: int, windows: Sequence[tuple[int, int]], *, with_writes: bool
+) -> bytes:
+    """The instructions of a filter that stops at what else matters while memory is watched.
+
+    Calls that change mappings, or write to memory by ways of their own; with ``with_writes`` those that
+    write to files; those with an argument that lies in one of ``windows``; and all of other ABIs.
+    """
+    calls = (*_CHANGES, *_INDIRECT, *(_FILE_WRITES if with_writes else ()))
+    instructions: list[_Jump] = [
+        *_allow_ours(cookie),
+        *((_LOAD, 0, 0, 4), (_EQUAL, 1, 0, abi.audit), (_RETURN, 0, 0, _TRACE)),
+        *((_LOAD, 0, 0, 0), (_AND, 0, 0, 0xFFFFFFFF ^ X32_BIT)),
+    ]
+    for number in (abi.numbers[call] for call in calls if call in abi.numbers):
+        instructions += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _TRACE)]
+    for low, high in _halves(windows):
+        for argument in range(6):
+            at = 16 + 8 * argument
+            instructions += [
+                *((_LOAD, 0, 0, at + 4), (_EQUAL, 0, 4, low >> 32)),
+                *((_LOAD, 0, 0, at), (_AT_LEAST, 0, 2, low & _HALF), (_GREATER, 1, 0, high & _HALF)),
+                (_RETURN, 0, 0, _TRACE),
+            ]
+    instructions.append((_RETURN, 0, 0, _ALLOW))
+    return b"".join(_INSTRUCTION.pack(*instruction) for instruction in instructions)
+
+
+def _halves(windows: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """First and last address of each window, cut where the upper half of addresses changes."""
+    for start, end in windows:
+        for low in range(start >> 32 << 32, end, 1 << 32):
+            yield max(start, low), min(end, low + (1 << 32)) - 1
+
+
+def _allow_ours(cookie: int) -> list[_Jump]:
+    return [
+        *((_LOAD, 0, 0, 16 + 5 * 8), (_EQUAL, 0, 3, cookie)),
+        *((_LOAD, 0, 0, 16 + 4 * 8), (_EQUAL, 0, 1, cookie)),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
 
 
 def install_filter(program: bytes) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping as Mapping_
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...model import PAGE_SIZE, Protection, Status
-from ..memory import Mapping
+from ...model import PAGE_SIZE, Protection
+from ..memory import Mapping, ProcessMemory
 from .calls import (
     Request,
 )
@@ -21,11 +21,11 @@ _MEMORY_FILE = re.compile(r"/proc/(?:\d+/task/)?(\d+)/mem")
 
 
 def mappings_in(space: AddressSpace, start: int, end: int) -> list[Mapping]:
-    """What is mapped in [start, end), from memory where that is all anonymous."""
+    """What is mapped in [start, end), without asking the kernel where calls have told."""
     pieces = list(space.known.within(start, end))
     covered = sum(last - first for first, last, _ in pieces) == end - start
-    if covered and not any(backed.inode or backed.status & Status.SHARED for _, _, backed in pieces):
-        return [anonymous(first, last, backed.protection) for first, last, backed in pieces]
+    if covered and all(backed.lasts for _, _, backed in pieces):
+        return [backed.mapping(first, last) for first, last, backed in pieces]
     if space.memory is None:
         return []
     return [each for each in space.memory.mappings() if each.start < end and start < each.end]
@@ -45,7 +45,14 @@ def page_size(space: AddressSpace, mapping: Mapping) -> int:
     """What of a mapping can be protected by itself: a huge page where it has huge pages."""
     if space.memory is None:
         return PAGE_SIZE
-    lines = iter(space.memory.details())
+    file = mapping.device, mapping.inode
+    if file not in space.page_sizes:
+        space.page_sizes[file] = _page_size(space.memory, mapping)
+    return space.page_sizes[file]
+
+
+def _page_size(memory: ProcessMemory, mapping: Mapping) -> int:
+    lines = iter(memory.details())
     head = f"{mapping.start:08x}-".encode()
     for line in lines:
         if line.startswith(head):

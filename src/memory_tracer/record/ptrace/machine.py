@@ -13,91 +13,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ...capture.ranges import Ranges
 from ...model import PAGE_SIZE, Protection
+from .pages import Area, Backing, Capture, Command, Forward, Go, Protect, Space, Step, joined, protect
 
 #: An instruction is shorter than this.
 _LONGEST_INSTRUCTION = 16
 #: After so many writes of one instruction in a row that others undid, it is stepped over.
 TURNS_BEFORE_STEP = 8
-
-#: What is behind a shared page: device and inode.
-Backing = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Area:
-    """What the target asked for. ``origin`` plus an address is the offset in ``backing``.
-
-    ``page`` is the size of what can be protected by itself.
-    """
-
-    wanted: Protection
-    backing: Backing | None = None
-    origin: int = 0
-    page: int = PAGE_SIZE
-
-    def page_of(self, address: int) -> int:
-        """The first address of the page that holds ``address``."""
-        return address - address % self.page
-
-
-@dataclass(slots=True, eq=False)
-class Space:
-    """The watched part of one address space. Pages are named by their first address."""
-
-    areas: Ranges[Area] = field(default_factory=Ranges)
-    executing: set[int] = field(default_factory=set)
-    turns: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    contended: set[int] = field(default_factory=set)
-
-    def __bool__(self) -> bool:
-        """Whether anything is watched."""
-        return bool(self.areas.starts)
-
-    def area(self, address: int) -> Area | None:
-        """What the target asked for at ``address``, if that is watched."""
-        number = self.areas.find(address)
-        return self.areas.values[number] if number >= 0 else None
-
-
-@dataclass(frozen=True, slots=True)
-class Protect:
-    """Give [start, end) this protection."""
-
-    space: Space
-    start: int
-    end: int
-    protection: Protection
-
-
-@dataclass(frozen=True, slots=True)
-class Capture:
-    """Record a page: nobody can write to it now, and it is about to be executed."""
-
-    space: Space
-    page: int
-    contended: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Let the thread do one instruction, with all others that fault waiting."""
-
-
-@dataclass(frozen=True, slots=True)
-class Go:
-    """Let the thread try again; the fault was of our making."""
-
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """The fault is the target's own."""
-
-
-Command = Protect | Capture | Step | Go | Forward
 
 
 @dataclass(slots=True)
@@ -110,12 +35,6 @@ class _Last:
     count: int = 1
 
 
-def is_watched(wanted: Protection, *, shared: bool) -> bool:
-    """Whether memory with this protection can be executed with bytes that no call announced."""
-    writable = wanted & Protection.WRITE or shared
-    return bool(wanted & Protection.EXEC and writable)
-
-
 class Machine:
     """All spaces of a recording."""
 
@@ -123,6 +42,8 @@ class Machine:
         """Watch nothing yet."""
         self._spaces: dict[Backing, list[Space]] = defaultdict(list)
         self._last: dict[int, _Last] = {}
+        #: For each thread the losses of its space when it last faulted where nothing is watched.
+        self._seen: dict[int, int] = {}
 
     def knows(self, backing: Backing) -> bool:
         """Whether memory with this behind it is watched anywhere."""
@@ -171,6 +92,8 @@ class Machine:
 
     def forget(self, space: Space, start: int, end: int) -> None:
         """Nothing is withheld in [start, end) any more: it is unmapped, or asked for otherwise."""
+        if any(True for _ in space.areas.within(start, end)):
+            space.losses += 1
         space.areas.put(start, end, None)
         pages = (end - start) // PAGE_SIZE
         if pages < len(space.executing):
@@ -192,12 +115,14 @@ class Machine:
         for spaces in self._spaces.values():
             if space in spaces:
                 spaces.remove(space)
+        space.losses += bool(space)
         space.areas = Ranges()
         space.executing.clear()
 
     def end(self, tid: int) -> None:
         """A thread is gone."""
         self._last.pop(tid, None)
+        self._seen.pop(tid, None)
 
     def open(self, space: Space, start: int, end: int) -> list[Command]:
         """Make the executing pages of [start, end) writable again, for the kernel to write to them."""
@@ -206,7 +131,7 @@ class Machine:
             area = space.area(page)
             if area is not None and page in space.executing:
                 commands += self._open(space, page, area)
-        return list(_joined(commands))
+        return list(joined(commands))
 
     def release(self, space: Space) -> list[Command]:
         """Give everything the protection that was asked for, and watch no more."""
@@ -232,7 +157,10 @@ class Machine:
         """Thread ``tid`` may not do at ``address`` what the instruction at ``ip`` wants to."""
         area = space.area(address)
         if area is None:
-            return [Forward()]
+            # It may have come before we gave back what it missed; if not, it comes once more.
+            stale = self._seen.get(tid, 0) != space.losses
+            self._seen[tid] = space.losses
+            return [Go()] if stale else [Forward()]
         page = area.page_of(address)
         fetch = 0 <= address - ip < _LONGEST_INSTRUCTION
         last = self._last.get(tid)
@@ -248,7 +176,7 @@ class Machine:
             count %= TURNS_BEFORE_STEP
         elif area.wanted & Protection.WRITE and area.backing and not (fetch or unchanged):
             # The view that was executing is gone, and took with it what this one was to get back.
-            commands = [_protect(space, page, area, area.wanted & ~Protection.EXEC), Go()]
+            commands = [protect(space, page, area, area.wanted & ~Protection.EXEC), Go()]
         elif (fetch or area.wanted & Protection.WRITE) and not unchanged:
             commands = [Go()]  # somebody else's fault turned the page meanwhile
         else:
@@ -263,9 +191,9 @@ class Machine:
         for other, there, view in self._views(space, page, area):
             if view.wanted & Protection.WRITE and (other, there) != (space, page):
                 closed = view.wanted & ~(Protection.WRITE | Protection.EXEC)
-                commands.append(_protect(other, there, view, closed))
+                commands.append(protect(other, there, view, closed))
         space.executing.add(page)
-        commands.append(_protect(space, page, area, area.wanted & ~Protection.WRITE))
+        commands.append(protect(space, page, area, area.wanted & ~Protection.WRITE))
         contended = page in space.contended
         space.contended.discard(page)
         return [*commands, Capture(space, page, contended), Go()]
@@ -278,9 +206,9 @@ class Machine:
             allowed = area.wanted if code == page else area.wanted & ~Protection.EXEC
             closed = allowed & ~Protection.WRITE
             return [
-                _protect(space, page, area, allowed),
+                protect(space, page, area, allowed),
                 Step(),
-                _protect(space, page, area, closed),
+                protect(space, page, area, closed),
                 Capture(space, code),
                 Go(),
             ]
@@ -313,9 +241,9 @@ class Machine:
             if there in other.executing:
                 other.executing.discard(there)
                 other.turns[there] += 1
-                first.append(_protect(other, there, view, view.wanted & ~Protection.EXEC))
+                first.append(protect(other, there, view, view.wanted & ~Protection.EXEC))
             elif view.wanted & Protection.WRITE:
-                then.append(_protect(other, there, view, view.wanted & ~Protection.EXEC))
+                then.append(protect(other, there, view, view.wanted & ~Protection.EXEC))
         return first + then
 
     def _views(self, space: Space, page: int, area: Area) -> Iterator[tuple[Space, int, Area]]:
@@ -333,24 +261,3 @@ class Machine:
         for other, there, view in self._views(space, page, area):
             if there in other.executing:
                 yield other, there, view
-
-
-def _protect(space: Space, page: int, area: Area, protection: Protection) -> Protect:
-    return Protect(space, page, page + area.page, protection)
-
-
-def _joined(commands: list[Command]) -> Iterator[Command]:
-    """Neighbouring pages that get the same protection with one command."""
-    held: Protect | None = None
-    for command in commands:
-        if not isinstance(command, Protect):
-            raise TypeError(command)
-        follows = held is not None and (held.space, held.end) == (command.space, command.start)
-        if held is not None and follows and held.protection == command.protection:
-            held = Protect(held.space, held.start, command.end, held.protection)
-            continue
-        if held is not None:
-            yield held
-        held = command
-    if held is not None:
-        yield held

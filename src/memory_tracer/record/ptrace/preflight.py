@@ -18,6 +18,21 @@ def yama_scope() -> int:
         return 0
 
 
+def forbidden_by_yama(scope: int, *, launched: bool) -> str | None:
+    """What kernel.yama.ptrace_scope forbids, and what helps; None where it does not matter."""
+    setting = f"kernel.yama.ptrace_scope is {scope}"
+    if scope >= 3:
+        return f"yama forbids ptrace to everybody until the next boot ({setting})"
+    if scope == 2:
+        return f"yama lets only CAP_SYS_PTRACE trace ({setting}); run with sudo"
+    if scope == 1 and not launched:
+        return (
+            f"yama lets nobody but root trace processes that are not their children ({setting}); "
+            "run with sudo, or start the program with `memory-tracer run`"
+        )
+    return None
+
+
 def why_not() -> str | None:
     """What keeps ``run --engine ptrace`` from working here; None when nothing does."""
     machine = abi.this_machine()
@@ -40,7 +55,7 @@ def why_not() -> str | None:
     except OSError as error:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        return f"ptrace is not permitted ({error.strerror})"
+        return forbidden_by_yama(yama_scope(), launched=True) or f"ptrace is not permitted ({error.strerror})"
     finally:
         os.close(ours)
     while True:

@@ -31,7 +31,7 @@ class Programs:
     def program_begins(self, task: Task) -> None:
         """Execve is over: record the program, and withhold what it has writable and executable."""
         engine, space, owner = self._engine, task.space, task.process
-        engine.open_memory(space, task.tid)
+        engine.lives.open_memory(space, task.tid)
         if owner.silent or space.memory is None:
             engine.resume(task)
             return
@@ -53,7 +53,7 @@ class Programs:
 
     def clone_flags(self, task: Task, event: int) -> int:
         """How a thread that has just been made shares with the one that made it (clone(2))."""
-        registers = self._engine.registers(task)
+        registers = self._engine.errands.registers(task)
         number = registers["orig_rax"]
         first = registers[_COMPAT_NAMES[0] if registers.compat else self._names[0]]
         if number == _CLONE3:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from ...model import PAGE_SIZE, EventKind, Missing, Protection, Status
 from ...wire.encode import Encoder, Identity, Value
 from ...wire.layout import RECORD_ALIGNMENT, RING_HEADER_BYTES, STACK_FRAMES, RecordType
 from ..baseline import UserSpaceReader
-from ..memory import Mapping, Source
+from ..memory import Mapping, Run, Source
 from ..settings import Settings
+from .registers import Registers
 from .sink import Sink
 from .system import Tracer
 from .tracees import AddressSpace, Backed, Process, Task
@@ -24,6 +26,8 @@ _COMM_NS = 200_000_000
 _STACK_BYTES = 2048
 #: From so many flips on, pages of a range are compared with what was recorded of them last.
 _HOT_FLIPS = 3
+#: So much of a range is kept until its thread goes on.
+_KEPT_BYTES = 4 << 20
 
 _TYPE = RING_HEADER_BYTES + 1
 _WORDS = {8: "<Q", 4: "<I"}
@@ -44,8 +48,17 @@ class Records:
         self._named: set[tuple[int, int]] = set()
         #: When the last event was; its pages are of the same moment.
         self._moment = 0
+        #: What is encoded when the thread goes on; what it is made of has been read.
+        self._later: list[Callable[[], None]] = []
+
+    def flush(self) -> None:
+        """Encode what waits for that. Threads that have stopped meanwhile wait for it."""
+        later, self._later = self._later, []
+        for encode in later:
+            encode()
 
     def _put(self, records: Iterable[bytes]) -> None:
+        self.flush()
         for record in records:
             self._sink.put(record, RecordType(record[_TYPE]))
 
@@ -101,18 +114,13 @@ class Records:
             fields.setdefault("file_offset", max(backed.origin + address, 0))
         if backed is not None:
             fields["status"] = int(fields.get("status", 0)) | backed.status  # type: ignore[arg-type]
-        sequence, record = self._encoder.event(
-            who,
-            address,
-            kind=kind,
-            length=length,
-            uid=owner.uid,
-            namespace_pid=owner.namespace_pid,
-            comm=self.comm(task)[:15],
-            **fields,
-        )
-        self._sink.put(record, RecordType.EVENT)
+        fields.update(kind=kind, length=length, uid=owner.uid, namespace_pid=owner.namespace_pid)
+        fields["comm"], sequence = self.comm(task)[:15], self._encoder.number()
+        self._later.append(partial(self._event, who, address, sequence, fields))
         return sequence
+
+    def _event(self, who: Identity, address: int, sequence: int, fields: dict[str, Value]) -> None:
+        self._sink.put(self._encoder.event(who, address, sequence, **fields)[1], RecordType.EVENT)
 
     def _who(self, task: Task) -> Identity:
         return Identity(task.process.pid, task.tid, task.process.start_ns, self._moment)
@@ -138,17 +146,30 @@ class Records:
 
     def page(self, task: Task, cause: int, address: int, content: bytes | None) -> None:
         """Record one page of event ``cause``."""
-        who = self._who(task)
+        self._later.append(partial(self._page, self._who(task), cause, address, content))
+
+    def _page(self, who: Identity, cause: int, address: int, content: bytes | None) -> None:
         if content is None:
-            self._put([self._encoder.missing(who, address, cause, 1, Missing.UNREADABLE)])
+            missing = self._encoder.missing(who, address, cause, 1, Missing.UNREADABLE)
+            self._sink.put(missing, RecordType.MISSING)
         else:
             self._sink.put(self._encoder.page(who, address, cause, content), RecordType.PAGE)
+
+    def registers(self, task: Task, cause: int, registers: Registers) -> None:
+        """Record the registers at event ``cause``."""
+        self._later.append(partial(self._registers, self._who(task), cause, registers))
+
+    def _registers(self, who: Identity, cause: int, registers: Registers) -> None:
+        record = self._encoder.registers(who, cause, registers.machine.elf, registers.raw)
+        self._sink.put(record, RecordType.REGISTERS)
 
     def stack(self, task: Task, cause: int, ip: int, sp: int, frame: int) -> None:
         """Record the way to event ``cause``, as the frame pointers give it."""
         raw = self._tracer.read(task.tid, sp, _STACK_BYTES)
-        if len(raw) < 8:
-            return
+        if len(raw) >= 8:
+            self._later.append(partial(self._stack, self._who(task), cause, ip, sp, frame, raw))
+
+    def _stack(self, who: Identity, cause: int, ip: int, sp: int, frame: int, raw: bytes) -> None:
         words = struct.unpack(f"<{len(raw) // 8}Q", raw[: len(raw) // 8 * 8])
         frames = [ip]
         while len(frames) < STACK_FRAMES:
@@ -160,8 +181,7 @@ class Records:
             if following <= frame:
                 break
             frame = following
-        who = self._who(task)
-        self._put([self._encoder.stack(who, cause, words[0], frames)])
+        self._sink.put(self._encoder.stack(who, cause, words[0], frames), RecordType.STACK)
 
     def pages(self, task: Task, cause: int, start: int, end: int, mappings: Iterable[Mapping]) -> None:
         """Record what a range holds that a call has just made executable."""
@@ -170,7 +190,12 @@ class Records:
             return
         flips = space.flips[start] = space.flips.get(start, 0) + 1
         if flips > _HOT_FLIPS:
-            self._changed(task, cause, start, end, mappings)
+            runs = self._runs(space, start, end, mappings)
+            if end - start > _KEPT_BYTES:
+                self.flush()
+                self._changed(self._who(task), space, cause, start, runs)
+            else:
+                self._later.append(partial(self._changed, self._who(task), space, cause, start, list(runs)))
             return
         who = self._who(task)
         for mapping in mappings:
@@ -178,20 +203,24 @@ class Records:
             if first < last:
                 self._put(self.reader.pages(memory, who, mapping, cause, first, last))
 
-    def _changed(self, task: Task, cause: int, start: int, end: int, mappings: Iterable[Mapping]) -> None:
+    def _changed(
+        self, who: Identity, space: AddressSpace, cause: int, start: int, runs: Iterable[Run]
+    ) -> None:
         """The same for a range that is flipped again and again: only pages that changed since."""
-        space, unchanged, captured = task.space, 0, 0
-        elsewhere = {Source.FILE: 0, Source.NOWHERE: 0}
-        for address, content, source in self._each(space, start, end, mappings):
-            if content is None:
-                elsewhere[source] = elsewhere.get(source, 0) + 1
-            elif space.contents.get(address) == content:
-                unchanged += 1
-            else:
-                space.contents[address] = content
-                self.page(task, cause, address, content)
-                captured += 1
-        who = self._who(task)
+        contents, unchanged, captured = space.contents, 0, 0
+        elsewhere = dict.fromkeys(Source, 0)
+        for run in runs:
+            if run.content is None:
+                elsewhere[run.source] += run.pages
+                continue
+            for at in range(0, len(run.content), PAGE_SIZE):
+                address, content = run.address + at, run.content[at : at + PAGE_SIZE]
+                if contents.get(address) == content:
+                    unchanged += 1
+                else:
+                    contents[address] = content
+                    self._page(who, cause, address, content)
+                    captured += 1
         self._sink.counts["unchanged"] += unchanged
         outcome = self._encoder.outcome(
             who,
@@ -201,19 +230,14 @@ class Records:
             unchanged=unchanged,
             absent=elsewhere[Source.NOWHERE],
             in_file=elsewhere[Source.FILE],
-            unreadable=elsewhere.get(Source.PROCESS, 0),
+            unreadable=elsewhere[Source.PROCESS],
         )
-        self._put([outcome])
+        self._sink.put(outcome, RecordType.OUTCOME)
 
     @staticmethod
-    def _each(
-        space: AddressSpace, start: int, end: int, mappings: Iterable[Mapping]
-    ) -> Iterator[tuple[int, bytes | None, Source]]:
+    def _runs(space: AddressSpace, start: int, end: int, mappings: Iterable[Mapping]) -> Iterator[Run]:
         assert space.memory is not None
         for mapping in mappings:
             first, last = max(start, mapping.start), min(end, mapping.end)
-            for run in space.memory.read(mapping, first, last) if first < last else ():
-                for number in range(run.pages):
-                    at = number * PAGE_SIZE
-                    content = run.content[at : at + PAGE_SIZE] if run.content is not None else None
-                    yield run.address + at, content, run.source
+            if first < last:
+                yield from space.memory.read(mapping, first, last)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ...errors import OutputError, TargetError, UnsupportedError
+from ...errors import OutputError, PrivilegeError, TargetError, UnsupportedError
 from .. import process
 from ..launch import LaunchedProcess, User
 from ..settings import Settings
@@ -157,7 +157,9 @@ class PtraceSession:
                 Ended.COMMAND: EndReason.COMMAND_ENDED,
                 Ended.BELL: EndReason.INTERRUPTED if self._bell.rung else EndReason.DURATION,
             }[ended]
-        except TargetError:
+        except (TargetError, PrivilegeError):
+            with contextlib.suppress(OSError):
+                self._let_go()
             sink.close()
             self._writer.withdraw()
             raise
@@ -176,12 +178,12 @@ class PtraceSession:
         assert self._bell is not None
         if self.command is None:
             for pid, start in self._pids.items():
-                self._engine.attach(pid)
+                self._engine.custody.attach(pid)
                 if not process.is_same(pid, start):
                     raise TargetError(f"process {pid} ended before it could be traced")
             return self._engine.run(self._bell.pid)
         command, started = self.command, threading.Event()
-        self._engine.launched(command.pid)
+        self._engine.custody.launched(command.pid)
         command.traced()
         self._engine.on_command_start = started.set
         self._engine.on_command_end = command.end
@@ -195,9 +197,9 @@ class PtraceSession:
     def _let_go(self) -> None:
         """The recording is over, and targets go on."""
         if self._engine.filtered:
-            self._engine.release()  # the filter wants a tracer: see stay
+            self._engine.custody.release()  # the filter wants a tracer: see stay
         else:
-            self._engine.detach()
+            self._engine.custody.detach()
             if self.command is not None:
                 self.command.untraced()
 

@@ -14,8 +14,6 @@ from typing import NamedTuple
 
 from ...model import PAGE_SIZE
 
-PTRACE_PEEKUSER = 3
-PTRACE_POKEUSER = 6
 PTRACE_CONT = 7
 PTRACE_SINGLESTEP = 9
 PTRACE_DETACH = 17
@@ -65,12 +63,20 @@ _HAS_GETREGS = os.uname().machine == "x86_64"
 _GETREGS_BYTES = 27 * 8
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_ptrace = _libc.ptrace
+# None of the requests blocks, so none lets go of the interpreter: taking it back from a busy thread can
+# take longer than a hundred of them.
+_ptrace = ctypes.PyDLL(None, use_errno=True).ptrace
 _ptrace.restype = ctypes.c_long
 _ptrace.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 _waitpid = _libc.waitpid
 _waitpid.restype = ctypes.c_int
 _waitpid.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+#: The same, for the moment between a stop and the next.
+_glance = ctypes.PyDLL(None, use_errno=True).waitpid
+_glance.restype = ctypes.c_int
+_glance.argtypes = _waitpid.argtypes
+#: How often to look before going to sleep, for waking up takes longer than most targets take to stop again.
+_GLANCES = 30 if len(os.sched_getaffinity(0)) > 1 else 0
 _readv = _libc.process_vm_readv
 _readv.restype = ctypes.c_ssize_t
 _readv.argtypes = (
@@ -81,6 +87,8 @@ _readv.argtypes = (
     ctypes.c_ulong,
     ctypes.c_ulong,
 )
+_writev = _libc.process_vm_writev
+_writev.restype, _writev.argtypes = _readv.restype, _readv.argtypes
 
 
 class Fault(NamedTuple):
@@ -103,15 +111,12 @@ class CallStop(NamedTuple):
     result: int
 
 
-def _check(result: int, request: int, tid: int) -> int:
-    if result == -1 and (number := ctypes.get_errno()):
+def _request(request: int, tid: int, address: int, data: int) -> int:
+    result: int = _ptrace(request, tid, address, data)
+    if result == -1:
+        number = ctypes.get_errno()
         raise OSError(number, f"ptrace request {request:#x} for {tid}: {os.strerror(number)}")
     return result
-
-
-def _request(request: int, tid: int, address: int, data: int) -> int:
-    ctypes.set_errno(0)
-    return _check(_ptrace(request, tid, address, data), request, tid)
 
 
 class _Buffer:
@@ -163,7 +168,13 @@ class Tracer:
 
         Of our children only those that this thread started: others may have children of their own.
         """
-        while (pid := _waitpid(tid, self._status_address, options | _WALL | _WNOTHREAD)) < 0:
+        options |= _WALL | _WNOTHREAD
+        for _ in range(_GLANCES):
+            if pid := _glance(tid, self._status_address, options | os.WNOHANG):
+                if pid > 0:
+                    return pid, self._status.value
+                break
+        while (pid := _waitpid(tid, self._status_address, options)) < 0:
             number = ctypes.get_errno()
             if number == errno.EINTR and tid > 0:
                 continue  # who waits for one thread has something to finish with it
@@ -249,6 +260,14 @@ class Tracer:
         """As much of ``length`` bytes of a process as can be read."""
         buffer = _Buffer(max(length, 1))
         return buffer.head(max(self._read(pid, address, buffer, length), 0))
+
+    def write(self, pid: int, address: int, content: bytes) -> bool:
+        """Write to a process; whether all of it was written."""
+        buffer = ctypes.create_string_buffer(content, len(content))
+        struct.pack_into("=QQ", self._local.raw, 0, ctypes.addressof(buffer), len(content))
+        struct.pack_into("=QQ", self._remote.raw, 0, address, len(content))
+        count: int = _writev(pid, self._local.address, 1, self._remote.address, 1, 0)
+        return count == len(content)
 
     def _read(self, pid: int, address: int, buffer: _Buffer, length: int) -> int:
         struct.pack_into("=QQ", self._local.raw, 0, buffer.address, length)

@@ -11,7 +11,7 @@ from ...model import Protection, Status
 from .. import process
 from ..memory import Mapping, ProcessMemory
 from .calls import Request
-from .machine import Space
+from .pages import Space
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Backed:
     inode: int = 0
     origin: int = 0
     status: Status = Status.NONE
+    name: bytes = b""
 
     @classmethod
     def of(cls, mapping: Mapping, protection: Protection) -> Backed:
@@ -33,7 +34,24 @@ class Backed:
         status = Status.SHARED if mapping.shared else Status.NONE
         status |= Status.UNLINKED if mapping.unlinked else Status.NONE
         origin = mapping.offset - mapping.start if mapping.inode else 0
-        return cls(protection, mapping.device, mapping.inode, origin, status)
+        return cls(
+            protection,
+            mapping.device,
+            mapping.inode,
+            origin,
+            status,
+            b"" if mapping.special else mapping.name,
+        )
+
+    def mapping(self, start: int, end: int) -> Mapping:
+        """The reverse: what is mapped in [start, end) as far as this says."""
+        shared, offset = bool(self.status & Status.SHARED), self.origin + start if self.inode else 0
+        return Mapping(start, end, self.protection, shared, offset, self.device, self.inode, self.name)
+
+    @property
+    def lasts(self) -> bool:
+        """Whether what is behind it cannot change but by calls on the memory: no file that has a name."""
+        return not self.inode or bool(self.status & Status.UNLINKED)
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +67,10 @@ class AddressSpace:
     implies_exec: bool = False
     #: Whether each system call is stopped at.
     every_call: bool = False
+    #: How many filters of ours its processes have for that, where they stop, and whether at writes to files.
+    filters: int = 0
+    windows: Ranges[bool] = field(default_factory=Ranges)
+    sees_file_writes: bool = False
     break_end: int = 0
     #: Where watched memory begins that grows downwards.
     growing: set[int] = field(default_factory=set)
@@ -59,6 +81,8 @@ class AddressSpace:
     flips: dict[int, int] = field(default_factory=dict)
     #: Content of the pages that are compared, as last recorded.
     contents: dict[int, bytes] = field(default_factory=dict)
+    #: The size of pages of a file, by device and inode.
+    page_sizes: dict[tuple[int, int], int] = field(default_factory=dict)
 
     def close(self) -> None:
         """Free what is held open."""

@@ -14,10 +14,11 @@ from .calls import (
     PERSONALITY_QUERY,
     READ_IMPLIES_EXEC,
 )
-from .inject import Registers
 from .looks import Looks
 from .lookup import mapping_at, page_size
-from .machine import Area, Protect, is_watched
+from .narrowing import Narrowing
+from .pages import Area, Protect, is_watched
+from .registers import Registers
 from .tracees import AddressSpace, Backed, Task
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ _EXEC, _WRITE, _READ = Protection.EXEC, Protection.WRITE, Protection.READ
 class Watching:
     """Keeps the kernel's protections as the machine says."""
 
-    def __init__(self, engine: Engine, looks: Looks) -> None:
+    def __init__(self, engine: Engine, looks: Looks, narrowing: Narrowing) -> None:
         """Work for ``engine``."""
         self._engine = engine
+        self._narrowing = narrowing
         self._looks = looks
 
     def begin_watching(self, task: Task, mappings: list[Mapping]) -> None:
@@ -41,7 +43,7 @@ class Watching:
 
     def withhold(self, task: Task, mappings: list[Mapping]) -> None:
         """Learn what is executable, and withhold execute where it has to be."""
-        space, registers = task.space, self._engine.registers(task)
+        space, registers = task.space, self._engine.errands.registers(task)
         for mapping in mappings:
             space.has_shared |= mapping.shared
             if mapping.name == b"[heap]":
@@ -54,7 +56,7 @@ class Watching:
                     space.growing.add(mapping.start)
                 granted = mapping.protection & ~_EXEC
                 command = Protect(space.watched, mapping.start, mapping.end, granted)
-                self._engine.carry_out(task, [command], registers)
+                self._engine.errands.carry_out(task, [command], registers)
                 self.watch(task, space, mapping.start, mapping.end, mapping, mapping.protection)
 
     def watch(
@@ -64,14 +66,20 @@ class Watching:
         backing = (mapping.device, mapping.inode) if mapping.shared and mapping.inode else None
         origin = mapping.offset - mapping.start if backing else 0
         area = Area(wanted, backing, origin, page_size(space, mapping) if mapping.inode else PAGE_SIZE)
+        new = backing is not None and not self._engine.machine.knows(backing)
         commands = self._engine.machine.watch(space.watched, start, end, area)
-        space.every_call = True
         if commands:
-            self._engine.carry_out(task, commands, self._engine.registers(task))
-        if backing is not None:
+            self._engine.errands.carry_out(task, commands, self._engine.errands.registers(task))
+        if space is task.space:
+            self._narrowing.narrow(task)
+        else:
+            space.every_call = True
+        if new:  # views that come later are seen as they are made, or made writable
             for other in {each.space for each in self._engine.tasks.values() if not each.process.silent}:
+                other.every_call |= bool(other.windows.starts) and not other.sees_file_writes
                 for view in other.memory.mappings() if other.memory is not None else ():
                     if (view.device, view.inode) == backing and view.shared:
+                        other.every_call |= other is not space
                         self.adopt(task, other, view)
 
     def adopt(self, task: Task, space: AddressSpace, view: Mapping) -> None:
@@ -82,23 +90,26 @@ class Watching:
             return
         area = Area(view.protection, backing, view.offset - view.start, page_size(space, view))
         commands = self._engine.machine.watch(space.watched, view.start, view.end, area)
-        space.every_call = True
         if commands:
-            self._engine.carry_out(task, commands, self._engine.registers(task))
+            self._engine.errands.carry_out(task, commands, self._engine.errands.registers(task))
+        if space is task.space:
+            self._narrowing.narrow(task)
+        else:
+            space.every_call = True
 
     def withhold_from(self, task: Task, start: int, end: int, wanted: Protection) -> None:
         """Take execute from a range that got it along with what was mapped there."""
         command = Protect(task.space.watched, start, end, wanted & ~_EXEC)
-        self._engine.carry_out(task, [command], self._engine.registers(task))
+        self._engine.errands.carry_out(task, [command], self._engine.errands.registers(task))
 
     def give_back(self, task: Task, registers: Registers | None = None) -> None:
         """Give the target's memory the protections that it asked for."""
         engine, space = self._engine, task.space
-        registers = registers or engine.registers(task)
-        engine.carry_out(task, engine.machine.release(space.watched), registers)
+        registers = registers or engine.errands.registers(task)
+        engine.errands.carry_out(task, engine.machine.release(space.watched), registers)
         if space.implies_exec:
-            value = engine.inject(task, registers, Call.PERSONALITY, PERSONALITY_QUERY)
-            engine.inject(task, registers, Call.PERSONALITY, value | READ_IMPLIES_EXEC)
+            value = engine.errands.inject(task, registers, Call.PERSONALITY, PERSONALITY_QUERY)
+            engine.errands.inject(task, registers, Call.PERSONALITY, value | READ_IMPLIES_EXEC)
             space.implies_exec = False
 
     def personality(self, task: Task) -> None:
@@ -108,8 +119,8 @@ class Watching:
         except (OSError, ValueError):
             return
         if value & READ_IMPLIES_EXEC:
-            registers = self._engine.registers(task)
-            self._engine.inject(task, registers, Call.PERSONALITY, value & ~READ_IMPLIES_EXEC)
+            registers = self._engine.errands.registers(task)
+            self._engine.errands.inject(task, registers, Call.PERSONALITY, value & ~READ_IMPLIES_EXEC)
             task.space.implies_exec = task.space.every_call = True
 
     def notice_growth(self, task: Task, address: int) -> None:
@@ -126,7 +137,7 @@ class Watching:
             space.known.put(mapping.start, start, Backed(area.wanted))
             # It grew with the protection of the page above.
             command = Protect(space.watched, mapping.start, start, area.wanted & ~_EXEC)
-            self._engine.carry_out(task, [command], self._engine.registers(task))
+            self._engine.errands.carry_out(task, [command], self._engine.errands.registers(task))
 
     def protection_failed(self, task: Task, command: Protect, error: int) -> None:
         """The kernel cannot protect the page by itself (too many mappings, or a special one).
@@ -140,8 +151,8 @@ class Watching:
         areas = space.watched.areas
         start, end, area = areas.starts[number], areas.ends[number], areas.values[number]
         self._engine.machine.forget(space.watched, start, end)
-        registers = self._engine.registers(task)
-        self._engine.inject(task, registers, Call.MPROTECT, start, end - start, int(area.wanted))
+        registers = self._engine.errands.registers(task)
+        self._engine.errands.inject(task, registers, Call.MPROTECT, start, end - start, int(area.wanted))
         self._engine.counts["released_regions"] = self._engine.counts.get("released_regions", 0) + 1
         self._looks.look(task, start, end, area.wanted, Status.NONE)
 
@@ -157,4 +168,4 @@ class Watching:
         """Make what executes in a range writable again: it has changed behind the protection."""
         commands = self._engine.machine.open(task.space.watched, start, end)
         if commands:
-            self._engine.carry_out(task, commands, self._engine.registers(task))
+            self._engine.errands.carry_out(task, commands, self._engine.errands.registers(task))
