@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from memory_tracer.errors import UnsupportedError
+from memory_tracer.record import functions
 from memory_tracer.record.kernel import Kernel
+from memory_tracer.record.libbpf import Library
 from memory_tracer.record.settings import HOOKS
 from tests.workloads import TIME_LIMIT_SECONDS, compile_c
 
@@ -30,7 +32,9 @@ def hooks() -> list[str]:
     """By what this kernel lets calls be seen, the best first."""
     kernel = Kernel()
     try:
-        return [hook for hook in HOOKS if hook != "mm-lock" or kernel.has_lock_hook]
+        lacking = set() if kernel.has_lock_hook else {"mm-lock"}
+        lacking |= {"fexit"} if functions.why_not(kernel, Library(), kernel.page_loop) else set()
+        return [hook for hook in HOOKS if hook not in lacking]
     except UnsupportedError:  # no BTF: the tests will be skipped for that reason
         return ["tracepoint"]
 

@@ -117,7 +117,7 @@ __noinline int find_changed(__u64 start, __u64 end)
 	struct page_job *job = this_job();
 	__u64 cursor = start, next;
 
-	if (!job)
+	if (!job || !kernel_has_iterators())
 		return 0;
 	mapping = &job->mapping;
 	job->changed_start = end;
@@ -366,12 +366,10 @@ static __always_inline void end_call(struct page_job *job, struct trace_target *
  * Exit of all calls. One program for all, because most of its load time is the verifier's
  * work on the page loop; a thread is inside at most one call, so the saved arguments say which.
  */
-static __always_inline int exit_call(struct trace_event_raw_sys_exit *ctx, const enum loop_engine engine)
+static __always_inline int exit_call(__s32 number, __s64 result, const enum loop_engine engine)
 {
 	struct trace_target *target = traced_target();
 	struct page_job *job = this_job();
-	__s32 number = ctx->id; /* of a single call's tracepoint the rest of the word is anything */
-	__s64 result = ctx->ret;
 
 	if (!target || !job || !places_memory(number))
 		return 0;

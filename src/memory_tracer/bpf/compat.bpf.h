@@ -100,14 +100,25 @@ enum bpf_func_id___newer {
  */
 #define READ_BY(known, ...) ((known) ? ___arrow(__VA_ARGS__) : BPF_CORE_READ(__VA_ARGS__))
 
-/* The same of the current thread. */
-#define READ_CURRENT(...)                                                                                    \
-	(kernel_has_task_btf() ? ___arrow(bpf_get_current_task_btf(), __VA_ARGS__)                           \
-			       : BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), __VA_ARGS__))
-
 /* Give a number the type that it is known to point to. Linux 6.2. */
 extern void *bpf_rdonly_cast(const void *pointer, __u32 type) __weak __ksym;
 #define kernel_has_cast() (&bpf_rdonly_cast != NULL)
+
+/*
+ * The current thread, for its fields to be read. Through the pointer as the helper gives it, the verifier would
+ * ask of each field whether it is to be trusted, and for that search all names of all types.
+ */
+static __always_inline struct task_struct *this_task(void)
+{
+	if (!kernel_has_cast())
+		return bpf_get_current_task_btf();
+	return bpf_rdonly_cast(bpf_get_current_task_btf(), bpf_core_type_id_kernel(struct task_struct));
+}
+
+/* READ_BY of the current thread. */
+#define READ_CURRENT(...)                                                                                    \
+	(kernel_has_task_btf() ? ___arrow(this_task(), __VA_ARGS__)                                          \
+			       : BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), __VA_ARGS__))
 
 #if defined(__TARGET_ARCH_x86)
 #define USER32_CS 0x23 /* arch/x86/include/asm/segment.h */

@@ -141,6 +141,34 @@ static __always_inline void await_calls(void)
 	}
 }
 
+/* The same for programs that cannot sleep: for some 20 ms at most, while this CPU does nothing else. */
+__noinline int poll_calls(void)
+{
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < POLLS; i++) {
+#pragma clang loop unroll(full)
+		for (int j = 0; j < CLOCK_READINGS; j++)
+			bpf_ktime_get_ns();
+		if (all_calls.seen)
+			return 1;
+	}
+	return 0;
+}
+
+__noinline int hold_until_calls(void)
+{
+	__sync_fetch_and_add(&cpus_waiting, 1);
+	if (cpus_waiting <= configured.waiters) {
+#pragma clang loop unroll(disable)
+		for (int i = 0; i < POLL_GROUPS; i++) {
+			if (poll_calls())
+				break;
+		}
+	}
+	__sync_fetch_and_add(&cpus_waiting, -1);
+	return 0;
+}
+
 /* Pages and moments of waiting for room: more than enough for 1 GiB, and for 5 seconds. */
 #define FETCH_STEPS (7 << 20)
 
@@ -177,6 +205,8 @@ static __always_inline struct fetch *find_fetch(struct page_job *job)
 
 static __always_inline bool schedule(struct fetch *fetch)
 {
+	if (!(configured.flags & CONFIG_FETCH))
+		return false; /* this kernel lacks the function */
 	return !bpf_task_work_schedule_resume_impl(bpf_get_current_task_btf(), &fetch->work, &fetches,
 						   fetch_pages, NULL);
 }
@@ -218,8 +248,13 @@ static __always_inline void leave_event(struct page_job *job)
 /* Have the thread wait until all system calls are seen. */
 static __always_inline void leave_wait(struct page_job *job)
 {
-	struct fetch *fetch = find_fetch(job);
+	struct fetch *fetch;
 
+	if (!(configured.flags & CONFIG_FETCH)) {
+		hold_until_calls();
+		return;
+	}
+	fetch = find_fetch(job);
 	job->request.runs = 0;
 	if (!fetch)
 		return;

@@ -182,7 +182,7 @@ __noinline int find_in_maple(__u64 address)
 		return 0;
 	vma = bpf_rdonly_cast((void *)job->tree_node, bpf_core_type_id_kernel(struct vm_area_struct));
 	read_mapping(vma, &job->mapping, true);
-	job->mapping.known = vma->vm_mm == bpf_get_current_task_btf()->mm && address >= job->mapping.start &&
+	job->mapping.known = vma->vm_mm == this_task()->mm && address >= job->mapping.start &&
 			     address < job->mapping.end;
 	return 0;
 }

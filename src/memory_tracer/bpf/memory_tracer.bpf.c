@@ -9,7 +9,7 @@
  * Programs whose names end in __bounded, __callback or __iterator exist once for each way to
  * repeat work that some kernel has (see enum loop_engine); the loader loads one of the three.
  */
-#include "locks.bpf.h"
+#include "functions.bpf.h"
 #include "sample.bpf.h"
 
 char LICENSE[] SEC("license") = "GPL";
@@ -160,7 +160,7 @@ int before_lock__iterator(struct trace_event_raw_mmap_lock___any *ctx)
 	struct call call = {};
 
 	read_call(&call);
-	if (bpf_get_current_task_btf()->mm == mm)
+	if (this_task()->mm == mm)
 		look_at_own_change(ctx, mm, ctx->write, &call);
 	else
 		look_at_reached_change(ctx, &look_program, mm, &call);
@@ -282,7 +282,8 @@ static __always_inline int exit_thread(void *ctx, const enum loop_engine engine)
 	SEC("?tracepoint/syscalls/sys_exit_mmap")                                                            \
 	int exit_call__##suffix(struct trace_event_raw_sys_exit *ctx)                                        \
 	{                                                                                                    \
-		return exit_call(ctx, engine);                                                               \
+		/* of a single call's tracepoint the rest of the number is anything */                       \
+		return exit_call((__s32)ctx->id, ctx->ret, engine);                                          \
 	}
 
 PROGRAMS(bounded, ENGINE_BOUNDED)
@@ -336,11 +337,13 @@ int lock_started__lock(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct mm_struct *mm = (void *)ctx->args[0];
 	struct page_job *job = this_job();
-	bool write = ctx->args[1];
+	bool write = asks_to_write(ctx);
 	struct call call = {};
 
-	if (bpf_get_current_task_btf()->mm != mm || !job || !traced_target())
+	if (this_task()->mm != mm || !job || !traced_target())
 		return 0;
+	if (!write && gives_up_memory())
+		look_before(ctx, job, 0, ~0ULL, EVENT_EXIT);
 	read_call(&call);
 	if (write) {
 		use_tree(job, mm);
@@ -359,7 +362,7 @@ int lock_of_other__lock(__u64 *ctx)
 	struct task_struct *owner;
 	struct call call = {};
 
-	if (bpf_get_current_task_btf()->mm == mm)
+	if (this_task()->mm == mm)
 		return 0;
 	read_call(&call);
 	if (asks_for_pass(&call)) {
@@ -388,7 +391,7 @@ int lock_released__lock(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct mm_struct *mm = (void *)ctx->args[0];
 
-	return ctx->args[1] && bpf_get_current_task_btf()->mm == mm ? lock_released(mm) : 0;
+	return ctx->args[1] && this_task()->mm == mm ? lock_released(mm) : 0;
 }
 
 SEC("?raw_tp/sys_enter")
@@ -469,6 +472,56 @@ int decide_all(struct bpf_iter__task *ctx)
 		bpf_map_delete_elem(&targets, &pid);
 	return 0;
 }
+/* ---- the hook fexit: the same, but results come from the functions of the calls ---------------- */
+
+/*
+ * Programs that capture. They are two because a program can only end in one whose function has the same
+ * prototype, and some functions have that of kernel/sys_ni.c, where the argument has another name.
+ */
+#define EXITS(engine_name, engine)                                                                           \
+	SEC("?fexit/__x64_sys_mmap")                                                                         \
+	int exit_mmap__fexit_##engine_name(__u64 *ctx)                                                       \
+	{                                                                                                    \
+		return exit_function(ctx[1], engine);                                                        \
+	}                                                                                                    \
+	/* Never attached; user space may choose another function. */                                        \
+	SEC("?fexit/__ia32_compat_sys_ipc")                                                                  \
+	int exit_other__fexit_##engine_name(__u64 *ctx)                                                      \
+	{                                                                                                    \
+		return exit_function(ctx[1], engine);                                                        \
+	}
+
+EXITS(callback, ENGINE_CALLBACK)
+EXITS(iterator, ENGINE_ITERATOR)
+
+/* The programs of all others end in one of them: most of the load time is the verifier's work on the page loop. */
+#define ENDS_IN_ANOTHER(name, function)                                                                      \
+	struct {                                                                                             \
+		__uint(type, BPF_MAP_TYPE_PROG_ARRAY);                                                       \
+		__uint(max_entries, 1);                                                                      \
+		__type(key, __u32);                                                                          \
+		__type(value, __u32);                                                                        \
+	} name##_to SEC(".maps");                                                                            \
+	SEC("?fexit/" function)                                                                              \
+	int name##__fexit(void *ctx)                                                                         \
+	{                                                                                                    \
+		if (traced_target())                                                                         \
+			bpf_tail_call(ctx, &name##_to, 0);                                                   \
+		return 0;                                                                                    \
+	}
+
+ENDS_IN_ANOTHER(exit_mprotect, "__x64_sys_mprotect")
+ENDS_IN_ANOTHER(exit_pkey_mprotect, "__x64_sys_pkey_mprotect")
+ENDS_IN_ANOTHER(exit_mremap, "__x64_sys_mremap")
+ENDS_IN_ANOTHER(exit_shmat, "__x64_sys_shmat")
+/* The 32-bit ABI. */
+ENDS_IN_ANOTHER(exit_compat_old_mmap, "__ia32_compat_sys_ia32_mmap")
+ENDS_IN_ANOTHER(exit_compat_mmap, "__ia32_sys_mmap_pgoff")
+ENDS_IN_ANOTHER(exit_compat_mprotect, "__ia32_sys_mprotect")
+ENDS_IN_ANOTHER(exit_compat_pkey_mprotect, "__ia32_sys_pkey_mprotect")
+ENDS_IN_ANOTHER(exit_compat_mremap, "__ia32_sys_mremap")
+ENDS_IN_ANOTHER(exit_compat_shmat, "__ia32_compat_sys_shmat")
+ENDS_IN_ANOTHER(exit_compat_ipc, "__ia32_compat_sys_ipc")
 
 /* ---- sampling --------------------------------------------------------------------------------- */
 

@@ -26,6 +26,7 @@ enum record_type {
 	RECORD_TEXT = 5,    /* a path or a command line */
 	RECORD_REPEAT = 6,  /* a run of pages with the bytes of a page record before it */
 	RECORD_STACK = 7,   /* the caller's user stack at an event */
+			    /* 8, a thread's registers, is of the ptrace engine: wire/layout.py */
 };
 
 /* Values are part of the file format: append only. */

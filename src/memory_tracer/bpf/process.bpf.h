@@ -59,7 +59,7 @@ static __always_inline bool is_compat_call(void)
 	if (!bpf_core_field_exists(x86->thread_info.status))
 		return false;
 	if (kernel_has_task_btf()) {
-		x86 = (void *)bpf_get_current_task_btf();
+		x86 = (void *)this_task();
 		return x86->thread_info.status & TS_COMPAT;
 	}
 	x86 = (void *)bpf_get_current_task();
@@ -135,7 +135,7 @@ static __always_inline void begin_event(struct page_job *job, struct trace_targe
 	event->uid = bpf_get_current_uid_gid();
 	event->cgroup_id = bpf_get_current_cgroup_id();
 	if (kernel_has_task_btf())
-		note_inner_ids(event, bpf_get_current_task_btf(), true);
+		note_inner_ids(event, this_task(), true);
 	else
 		note_inner_ids(event, (void *)bpf_get_current_task(), false);
 	bpf_get_current_comm(event->comm, sizeof(event->comm));

@@ -182,10 +182,12 @@ static __always_inline void compare_changed(struct page_job *job, struct region_
 	job->end = job->changed_end;
 	others = job->event.page_count - (job->end - job->cursor) / PAGE_BYTES;
 	take_pages(job, engine);
-	if (outcome->absent)
-		list_absent(job, ~0ULL, engine);
-	state->unread = outcome->swapped + outcome->not_present + outcome->unreadable;
+	/* How many pages were absent is known of the whole only: those of a part are named each time. */
+	list_absent(job, !others ? state->absent : outcome->absent ? ~0ULL : job->discovered, engine);
 	absent = state->absent < others ? state->absent : others;
+	if (!others)
+		state->absent = outcome->absent;
+	state->unread = outcome->swapped + outcome->not_present + outcome->unreadable;
 	outcome->absent += absent;
 	outcome->unchanged += others - absent;
 	count(COUNTER_UNCHANGED, others - absent);
@@ -377,6 +379,8 @@ static __always_inline void finish_call(struct page_job *job, struct trace_targe
 	capture_region(job, target, engine);
 	if (engine == ENGINE_ITERATOR && configured.flags & CONFIG_FETCH)
 		fetch_missing(job);
+	else if (engine == ENGINE_ITERATOR && job->awaits_calls)
+		leave_wait(job);
 }
 
 #endif

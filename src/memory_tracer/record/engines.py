@@ -46,8 +46,6 @@ def open_session(
     **options: Unpack[_Options],
 ) -> AnySession:
     """Prepare a recording with ``engine``; ``say`` is told when ``auto`` takes another than eBPF."""
-    from .ptrace.session import PtraceSession
-
     if engine not in ENGINES:
         raise UsageError(f"{engine!r} is not an engine; there are {', '.join(ENGINES)}")
     if settings.scope is not None:
@@ -55,7 +53,7 @@ def open_session(
             raise UsageError("the ptrace engine records processes by PID only; a scope takes --engine ebpf")
         engine = "ebpf"
     if engine == "ptrace":
-        return PtraceSession(output, settings, **options)
+        return _ptrace_session(output, settings, **options)
     from .session import Session
 
     try:
@@ -64,7 +62,7 @@ def open_session(
         if engine == "ebpf":
             raise
         try:
-            session = PtraceSession(output, settings, **options)
+            session = _ptrace_session(output, settings, **options)
         except Error as error:
             if isinstance(error, UnsupportedError):
                 raise refused from error
@@ -72,3 +70,10 @@ def open_session(
         if say is not None:
             say(f"using the ptrace engine, because {refused}")
         return session
+
+
+def _ptrace_session(output: Path, settings: Settings, **options: Unpack[_Options]) -> PtraceSession:
+    """Prepare a recording by ptrace, whose modules take a while to import."""
+    from .ptrace.session import PtraceSession
+
+    return PtraceSession(output, settings, **options)

@@ -123,6 +123,27 @@ class Kernel:
         return self.knows(f"btf_trace_{name}")
 
     @cached_property
+    def preempts_itself(self) -> bool:
+        """Whether a thread can lose its CPU inside the kernel; also where that is not known."""
+        model = re.search(r"\bPREEMPT\w*", os.uname().version)
+        if model is None:
+            return False
+        if model[0] != "PREEMPT_DYNAMIC":
+            return True
+        try:
+            directory = self._mount(b"debugfs")
+        except OSError:
+            return True
+        try:
+            descriptor = os.open("sched/preempt", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+            with os.fdopen(descriptor) as file:
+                return not {"(none)", "(voluntary)"} & set(file.read().split())
+        except OSError:
+            return True
+        finally:
+            os.close(directory)
+
+    @cached_property
     def has_task_work(self) -> bool:
         """Whether programs can leave work to a thread that may wait, before it returns (Linux 6.18)."""
         return self.knows("bpf_task_work_schedule_resume_impl") and self.knows("bpf_preempt_disable")
@@ -162,12 +183,7 @@ class Kernel:
             except OSError:
                 continue
         try:
-            context = self._syscall(_SYS_FSOPEN, b"tracefs", _CLOEXEC)
-            try:
-                self._syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
-                return self._syscall(_SYS_FSMOUNT, context, _CLOEXEC, 0)
-            finally:
-                os.close(context)
+            return self._mount(b"tracefs")
         except PermissionError as error:
             raise PrivilegeError("tracefs is for root only; run with sudo", detail=str(error)) from error
         except OSError as error:
@@ -175,6 +191,15 @@ class Kernel:
                 "tracefs is not available; mount it with `mount -t tracefs tracefs /sys/kernel/tracing`",
                 detail=str(error),
             ) from error
+
+    def _mount(self, file_system: bytes) -> int:
+        """A directory descriptor of a new mount that nobody else sees."""
+        context = self._syscall(_SYS_FSOPEN, file_system, _CLOEXEC)
+        try:
+            self._syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
+            return self._syscall(_SYS_FSMOUNT, context, _CLOEXEC, 0)
+        finally:
+            os.close(context)
 
     def tracepoint_id(self, category: str, name: str) -> int:
         """The number of a tracepoint; raises UnsupportedError when this kernel lacks it."""

@@ -39,6 +39,7 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "bpf_program__name": (c_char_p, [c_void_p]),
     "bpf_program__section_name": (c_char_p, [c_void_p]),
     "bpf_program__set_autoload": (c_int, [c_void_p, c_bool]),
+    "bpf_program__set_attach_target": (c_int, [c_void_p, c_int, c_char_p]),
     "bpf_program__fd": (c_int, [c_void_p]),
     "bpf_program__attach": (c_void_p, [c_void_p]),
     "bpf_program__attach_perf_event": (c_void_p, [c_void_p, c_int]),
@@ -59,7 +60,10 @@ _PROTOTYPES: dict[str, tuple[object, list[object]]] = {
         c_int,
         [c_int, c_void_p, c_void_p, c_void_p, c_void_p, POINTER(c_uint32), c_void_p],
     ),
+    "bpf_prog_load": (c_int, [c_int, c_char_p, c_char_p, c_char_p, c_size_t, c_void_p]),
     "bpf_prog_test_run_opts": (c_int, [c_int, c_void_p]),
+    "bpf_raw_tracepoint_open": (c_int, [c_char_p, c_int]),
+    "libbpf_find_vmlinux_btf_id": (c_int, [c_char_p, c_int]),
     "libbpf_num_possible_cpus": (c_int, []),
     "btf__find_by_name_kind": (c_int, [c_void_p, c_char_p, c_uint32]),
     "btf__type_by_id": (POINTER(c_uint32), [c_void_p, c_uint32]),
@@ -281,6 +285,13 @@ class Object:
         """Choose whether ``load`` loads program ``name``."""
         _check(
             self.library.call("bpf_program__set_autoload", self._program(name), wanted), "select a program"
+        )
+
+    def set_function(self, name: str, function: str) -> None:
+        """Choose the function of the kernel that program ``name`` is for."""
+        _check(
+            self.library.call("bpf_program__set_attach_target", self._program(name), 0, function.encode()),
+            "select a function",
         )
 
     def map(self, name: str) -> Map:

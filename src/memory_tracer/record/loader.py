@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from ..errors import LoadError, PrivilegeError, UnsupportedError
 from ..wire.layout import COUNTERS
+from . import functions
 from .ahead import Ahead
 from .kernel import Kernel
 from .libbpf import BPF_EXIST, Library, Map, Object
@@ -47,6 +48,8 @@ _SHARED_PROGRAMS: Final = {
 
 #: Programs that are called by others or by us, never attached.
 _UNATTACHED: Final = (
+    "exit_other__fexit_callback",
+    "exit_other__fexit_iterator",
     "find_direct_map",
     "look__iterator",
     "look__lock",
@@ -56,9 +59,17 @@ _UNATTACHED: Final = (
 )
 #: Programs that are there for a scope only.
 _SCOPE_PROGRAMS: Final = ("task_renamed", "decide_all")
-#: The suffix of programs of the hook mm-lock, and what it shares with the other one.
+#: The suffix of programs of the hook mm-lock, and what it shares with the others.
 _LOCK_VARIANT: Final = "lock"
 _SHARED_BY_HOOKS: Final = ("process_fork", "find_direct_map", "sample__iterator", *_SCOPE_PROGRAMS)
+#: What the hook mm-lock learns results by, and the hook fexit does without.
+_RESULT_PROGRAMS: Final = ("area_found", "lock_released")
+#: The suffix of the programs by which the hook fexit does it. With the name of a page loop after it they
+#: capture; others end in one of those, in the one whose function has the same prototype.
+_FEXIT_VARIANT: Final = "fexit"
+_FEXIT_ENDS: Final = ("exit_mmap", "exit_other")
+#: Where there is no 32-bit ABI, this function can have the other prototype.
+_OTHER_FUNCTION: Final = "__x64_sys_mprotect"
 #: Programs that walk over VMAs (bpf_iter_task_vma_new, Linux 6.7).
 _VMA_PROGRAMS: Final = (
     "look",
@@ -155,6 +166,12 @@ class Program:
             raise UnsupportedError(
                 "the hook mm-lock needs Linux 6.18 on x86-64, and its page loop; use --hook tracepoint"
             )
+        if self.settings.hook == "fexit":
+            reason = functions.why_not(self._kernel, self.library, self.page_loop)
+            if reason is not None:
+                raise UnsupportedError(
+                    f"the hook fexit cannot be used, because {reason}; use --hook tracepoint"
+                )
         return self.settings.hook or ("mm-lock" if fits else "tracepoint")
 
     def _load_what_fits(self, meanwhile: Callable[[], None] | None) -> None:
@@ -179,13 +196,12 @@ class Program:
             self._configure()
             self._object.load(meanwhile)
             self.walks_page_tables = self._find_direct_map()
-            if self.looks_last:
-                by_locks = self.hook == "mm-lock"
-                self._object.fill_program_array(
-                    "look_program", "look__lock" if by_locks else "look__iterator"
-                )
-                if by_locks:
-                    self._object.fill_program_array("look_at_others", "look_at_other__lock")
+            if self.looks_last and self.hook == "tracepoint":
+                self._object.fill_program_array("look_program", "look__iterator")
+            elif self.looks_last:
+                self._object.fill_program_array("look_program", "look__lock")
+                self._object.fill_program_array("look_at_others", "look_at_other__lock")
+            self._join_exits()
         except BaseException:
             self._object.close()
             raise
@@ -193,26 +209,60 @@ class Program:
     def _select(self) -> list[str]:
         """Choose one variant of each program; returns the names of those to attach."""
         chosen = []
-        has_vma_iterator = self.looks_last
         for name in self._object.programs():
-            base, _, variant = name.partition("__")
-            if self.hook == "mm-lock" or variant == _LOCK_VARIANT:
-                wanted = self.hook == "mm-lock" and self._is_for_locks(name)
-            elif base == "process_exec":
-                wanted = (variant == "vmas") == has_vma_iterator
+            variant = name.partition("__")[2]
+            if variant.startswith(_FEXIT_VARIANT):
+                wanted = self.hook == "fexit" and self._is_for_exits(name)
+            elif self.hook == "mm-lock" or (self.hook == "fexit" and self.looks_last):
+                wanted = self._is_for_locks(name)
+            elif self.hook == "fexit" and name == "lock_started__lock":
+                wanted = True
             else:
-                wanted = variant in ("", self.page_loop)
-                wanted &= has_vma_iterator or base not in _VMA_PROGRAMS
-                wanted &= base != "enter_exit_group" or not self._kernel.exits_with_memory
-                wanted &= base != "before_call" or self.settings.all_calls
+                wanted = variant != _LOCK_VARIANT and self._is_for_tracepoints(name)
             wanted &= name not in _SCOPE_PROGRAMS or self.settings.scope is not None
             self._object.set_autoload(name, wanted)
             if wanted and name not in _UNATTACHED:
                 chosen.append(name)
         return chosen
 
+    def _is_for_tracepoints(self, name: str) -> bool:
+        base, _, variant = name.partition("__")
+        if base == "process_exec":
+            return (variant == "vmas") == self.looks_last
+        if self.hook == "fexit" and "syscalls/" in self._object.section(name):
+            return False
+        wanted = variant in ("", self.page_loop)
+        wanted &= self.looks_last or base not in _VMA_PROGRAMS
+        wanted &= base != "enter_exit_group" or not self._kernel.exits_with_memory
+        return wanted and (base != "before_call" or self.settings.all_calls)
+
+    def _is_for_exits(self, name: str) -> bool:
+        function = self._object.section(name).partition("/")[2]
+        base, _, variant = name.partition("__")
+        if variant not in (_FEXIT_VARIANT, f"{_FEXIT_VARIANT}_{self.page_loop}"):
+            return False
+        if self._kernel.knows(function):
+            return True
+        if base == "exit_other":
+            self._object.set_function(name, _OTHER_FUNCTION)
+        return base == "exit_other"
+
+    def _join_exits(self) -> None:
+        """Have each program of the hook fexit that does not capture itself end in one that does."""
+        for name in self._programs:
+            base, _, variant = name.partition("__")
+            if variant != _FEXIT_VARIANT:
+                continue
+            first, second = (f"{end}__{_FEXIT_VARIANT}_{self.page_loop}" for end in _FEXIT_ENDS)
+            try:
+                self._object.fill_program_array(f"{base}_to", first)
+            except LoadError:  # another prototype
+                self._object.fill_program_array(f"{base}_to", second)
+
     def _is_for_locks(self, name: str) -> bool:
         base, _, variant = name.partition("__")
+        if base in _RESULT_PROGRAMS and self.hook == "fexit":
+            return False
         if base == "before_call":
             return variant == _LOCK_VARIANT and self.settings.all_calls
         if base == "submit_request":
@@ -392,7 +442,7 @@ class Program:
         ``tid`` is one of its threads. The program takes the request from a system call that does nothing
         else: the kernel does not know this advice, and there is nothing to be read at this address.
         """
-        if self.hook == "mm-lock":
+        if self.hook != "tracepoint":
             self._libc.process_vm_readv(tid, _PASS_TO, _PASS_PIECES, _PASS_FROM, 1, 0)
         else:
             self._libc.madvise(ctypes.c_void_p(pid), ctypes.c_size_t(tid), _ADVICE_PASS)

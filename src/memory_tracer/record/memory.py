@@ -28,11 +28,15 @@ from .process import has_ended, living_thread
 CHUNK_PAGES = 256
 
 _PRESENT, _SWAPPED, _OF_FILE = 1 << 63, 1 << 62, 1 << 61
+_WHERE = _PRESENT | _SWAPPED | _OF_FILE
 _DELETED = b" (deleted)"
 
 _LINE = re.compile(
-    rb"([0-9a-f]+)-([0-9a-f]+) ([r-])([w-])([x-])([sp]) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)"
+    rb"([0-9a-f]+)-([0-9a-f]+) ([r-][w-][x-])([sp]) ([0-9a-f]+) ([0-9a-f]+):([0-9a-f]+) (\d+) *(.*)"
 )
+
+
+_PROTECTIONS = {str(protection).encode(): protection for protection in map(Protection, range(8))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +113,11 @@ def parse_mapping(line: bytes) -> Mapping | None:
     match = _LINE.match(line)
     if match is None:
         return None
-    start, end, r, w, x, sharing, offset, major, minor, inode, name = match.groups()
-    protection = Protection.NONE
-    for letter, bit in ((r, Protection.READ), (w, Protection.WRITE), (x, Protection.EXEC)):
-        protection |= bit if letter != b"-" else Protection.NONE
+    start, end, protection, sharing, offset, major, minor, inode, name = match.groups()
     return Mapping(
         int(start, 16),
         int(end, 16),
-        protection,
+        _PROTECTIONS[protection],
         sharing == b"s",
         int(offset, 16),
         int(major, 16) << 20 | int(minor, 16),
@@ -185,9 +186,10 @@ class ProcessMemory:
     def _read_chunk(self, mapping: Mapping, start: int, end: int) -> Iterator[Run]:
         position = start
         recent = mapping.linked and self.is_recent(mapping)
-        sources = (_source(mapping, entry, recent=recent) for entry in self._entries(start, end))
-        for source, group in groupby(sources):
-            pages = sum(1 for _ in group)
+        bits = [entry & _WHERE for entry in self._entries(start, end)]
+        sources = {where: _source(mapping, where, recent=recent) for where in set(bits)}
+        for source, group in groupby([sources[where] for where in bits]):
+            pages = len(list(group))
             if source is Source.PROCESS or (source is Source.MAPPING and self._stopped):
                 yield from self._each(position, pages, self._read_process)
             elif source is Source.MAPPING:
@@ -254,7 +256,7 @@ class ProcessMemory:
             ctypes.c_ulong(0),
         )
         if result > 0:
-            return buffer.raw[:result]
+            return ctypes.string_at(buffer, result)
         # Execute-only pages refuse process_vm_readv; /proc/PID/mem reads them for whoever may ptrace.
         try:
             with open(self._directory / "mem", "rb", buffering=0) as memory:

@@ -36,7 +36,7 @@ _CONFIGURATION = struct.Struct(f"<5Q10I2q{COMM_BYTES}s{_HASH_KEY_WORDS}Q")
 PAGE_LOOPS = ("iterator", "callback", "bounded")
 
 #: By what calls can be seen; see docs/ebpf.md.
-HOOKS = ("mm-lock", "tracepoint")
+HOOKS = ("mm-lock", "tracepoint", "fexit")
 
 MIN_RING_BYTES = PAGE_BYTES
 MAX_RING_BYTES = 1 << 30
