@@ -40,6 +40,7 @@ from .model import (
     Process,
     Protection,
     Region,
+    Registers,
     Status,
 )
 
@@ -76,6 +77,7 @@ __all__ = [
     "ProtectionFilter",
     "Region",
     "RegionHistory",
+    "Registers",
     "Scope",
     "Settings",
     "Status",

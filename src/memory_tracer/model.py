@@ -7,8 +7,11 @@ All objects are immutable values. Addresses and sizes are in bytes, times in nan
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+
+from .notebook import Described
 
 PAGE_SIZE = 4096
 #: Addresses have 64 bits.
@@ -151,7 +154,7 @@ OBSERVATION_KINDS = frozenset({EventKind.LOOK, EventKind.SAMPLE, EventKind.FETCH
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class Region(Described):
     """A range of one address space and what backs it."""
 
     start: int
@@ -177,7 +180,7 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Described):
     """What became of the pages of one event, in pages."""
 
     captured: int = 0
@@ -192,14 +195,34 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class Registers:
+    """A thread's general registers, by the kernel's names for them (``rip``, ``rax``, ``eflags``)."""
+
+    names: tuple[str, ...]
+    values: tuple[int, ...]
+
+    def __getitem__(self, name: str) -> int:
+        """Return one of them; raises KeyError for a name that the machine does not have."""
+        try:
+            return self.values[self.names.index(name)]
+        except ValueError:
+            raise KeyError(name) from None
+
+    def items(self) -> Iterator[tuple[str, int]]:
+        """Return names and values, in the kernel's order."""
+        return zip(self.names, self.values, strict=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Described):
     """A call, a mapping or a step in a process's life.
 
     ``caller`` is the instruction pointer of the thread that caused it. ``stack`` is its user stack,
     innermost first: the instruction pointer, the word on top of the stack if it points to code that
     the capture knows, then return addresses as the frame pointers give them; empty when it is not
     known. ``Capture.mapping_at`` says what is mapped there. A look before a write from outside was
-    caused by another process, a look of a pass by the recorder.
+    caused by another process, a look of a pass by the recorder. ``fault_address`` and ``registers`` are
+    those of the thread that was about to execute what a ``FETCH`` captured.
     """
 
     sequence: int
@@ -225,6 +248,8 @@ class Event:
     coalesced: int = 0
     coalesced_since_ns: int | None = None
     outcome: Outcome | None = None
+    fault_address: int | None = None
+    registers: Registers | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -233,7 +258,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Page:
+class Page(Described):
     """One page of memory at the moment an event made it executable.
 
     ``fetched``: it was not in memory then, and was faulted in before the call returned. ``late``: user
@@ -269,7 +294,7 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class MissingRun:
+class MissingRun(Described):
     """Neighbouring pages of one event whose bytes never came, ``length`` bytes from ``address``."""
 
     sequence: int
@@ -286,7 +311,7 @@ class MissingRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
+class Process(Described):
     """One process of the capture. (pid, start_time_ns) identifies it; a PID alone may be reused."""
 
     pid: int
@@ -304,7 +329,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Loss:
+class Loss(Described):
     """One reason why the capture shows less than happened."""
 
     reason: str

@@ -44,6 +44,8 @@ def test_kill_of_the_tracer_leaves_what_was_written_and_a_living_target(
         await_pages(path, 6)
         held = ids_held_by(process.pid)
         assert held
+        with open_capture(path) as capture:
+            assert capture.recording is True
         # WHEN the tracer is killed
         process.send_signal(signal.SIGKILL)
         # THEN the target goes on and ends by itself
@@ -58,7 +60,7 @@ def test_kill_of_the_tracer_leaves_what_was_written_and_a_living_target(
         for flip in (step for step in steps if isinstance(step, Executable)):
             for address, content in flip.pages.items():
                 assert capture.read(flip.pid, address, PAGE_SIZE) == content
-        assert capture.end is None
+        assert (capture.end, capture.recording) == (None, False)
         # The memfd and the deleted file are shared.
         assert [loss.reason for loss in capture.losses] == ["unwatched-writes", "not-closed"]
     verify = tool("verify", path)

@@ -175,7 +175,7 @@ def test_verifiers_reason_is_told_when_asked_for(recorder: Recorder, tmp_path: P
     assert "--verbose" in sentence
     ran = in_mount_namespace(hidden, "--verbose", "run", "--engine", "ebpf", "-o", path, "true")
     assert ran.status == 1
-    assert "GPL-restricted" in ran.err
+    assert "non-GPL compatible program" in ran.err
     assert not path.exists()
 
 

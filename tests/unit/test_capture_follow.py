@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from memory_tracer.capture.reader import open_capture
 from memory_tracer.capture.writer import CaptureWriter
+from memory_tracer.live.watch import Watch
 from memory_tracer.wire.layout import PAGE_BYTES
 from tests.unit.builders import BASE, METADATA, PID, RecordStream, page_bytes
 
@@ -79,3 +82,57 @@ def test_closing_twice_is_allowed_and_frees_the_descriptor(tmp_path: Path) -> No
     capture.close()
 
     assert len(list(descriptors.iterdir())) == before
+
+
+#: A recorder that says when it has begun, and then waits to be killed.
+_RECORDER = """
+import sys
+from pathlib import Path
+from memory_tracer.capture.writer import CaptureWriter
+writer = CaptureWriter(Path(sys.argv[1]), {})
+print("begun", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_recorder_that_was_killed_is_told_from_one_at_work(tmp_path: Path) -> None:
+    path = tmp_path / "c.mtrace"
+    command = [sys.executable, "-c", _RECORDER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as recorder:
+        assert recorder.stdout is not None
+        assert recorder.stdout.readline() == b"begun\n"
+        with open_capture(path) as capture:
+            assert capture.recording is True
+            # Opening and closing it elsewhere takes nothing from the recorder.
+            open_capture(path).close()
+            capture.refresh()
+            assert capture.recording is True
+            assert "still running" in capture.losses[-1].explanation
+            recorder.kill()
+            recorder.wait()
+            assert not capture.refresh()
+            assert capture.recording is False
+            assert (capture.end, capture.losses[-1].reason) == (None, "not-closed")
+            assert "its recorder is gone" in capture.losses[-1].explanation
+        watch = Watch(path)
+        summary = watch.look()
+        watch.close()
+    assert (summary.state, summary.finished) == ("RECORDER GONE", True)
+    assert any("its recorder is gone" in loss for loss in summary.losses)
+
+
+def test_the_recorder_of_a_closed_capture_is_not_at_work(tmp_path: Path) -> None:
+    with CaptureWriter(tmp_path / "c.mtrace", METADATA) as writer:
+        writer.finish(reason="targets-ended", wait_status=0)
+        with open_capture(writer.path) as capture:
+            assert capture.recording is False
+
+
+def test_of_a_recorder_that_did_not_say_that_it_locks_nothing_is_known(tmp_path: Path) -> None:
+    golden = Path(__file__).parents[1] / "golden" / "version-1.mtrace"
+    path = tmp_path / "cut.mtrace"
+    with open_capture(golden) as capture:
+        assert (capture.recording, capture.metadata.get("locked")) == (False, None)
+    path.write_bytes(golden.read_bytes()[:-64])
+    with open_capture(path) as capture:
+        assert (capture.end, capture.recording) == (None, None)

@@ -22,7 +22,8 @@ from memory_tracer.model import (
     Region,
     Status,
 )
-from memory_tracer.wire.layout import PAGE_BYTES, STACK_FRAMES, RecordType, TextKind
+from memory_tracer.wire.layout import PAGE_BYTES, REGISTER_SLOTS, STACK_FRAMES, RecordType, TextKind
+from memory_tracer.wire.registers import EM_AARCH64, EM_X86_64, REGISTERS
 from tests.unit.builders import BASE, PID, RX, START_NS, RecordStream, page_bytes, write_capture
 
 
@@ -140,6 +141,31 @@ def test_a_stack_has_no_more_frames_than_its_record(count: int, frames: list[int
         (event,) = capture.events()
 
     assert event.stack == (*frames, *[0] * STACK_FRAMES)[: min(count, STACK_FRAMES)]
+
+
+@given(
+    st.sampled_from([EM_X86_64, EM_AARCH64, 7]),
+    st.integers(0, 2**32 - 1),
+    st.lists(st.integers(0, 2**64 - 1), max_size=REGISTER_SLOTS),
+)
+def test_registers_are_those_of_the_machine_however_many_the_record_claims(
+    machine: int, count: int, values: list[int]
+) -> None:
+    stream = RecordStream()
+    stream.event()
+    cause = stream.event(EventKind.FETCH, arguments=(BASE + 5,))
+    stream.record(RecordType.REGISTERS, cause=cause, machine=machine, count=count, values=values)
+
+    with tempfile.TemporaryDirectory() as directory, reopened(Path(directory), stream) as capture:
+        first, second = capture.events()
+        assert capture.complete
+
+    assert (first.registers, first.fault_address) == (None, None)
+    assert second.fault_address == BASE + 5
+    names = REGISTERS.get(machine, ())
+    padded = [*values, *[0] * (REGISTER_SLOTS - len(values))][: min(count, REGISTER_SLOTS)]
+    assert second.registers is not None
+    assert list(second.registers.items()) == list(zip(names, padded, strict=False))
 
 
 def test_the_process_of_a_lost_event_is_known_by_its_stack(tmp_path: Path) -> None:

@@ -136,6 +136,28 @@ def test_what_is_appended_appears(tmp_path: Path) -> None:
         with_app(writer.path, steps)
 
 
+def test_the_newest_region_is_chosen_until_another_is(tmp_path: Path) -> None:
+    stream = RecordStream()
+    regions = [BASE + 16 * number * PAGE_BYTES for number in range(4)]
+    with CaptureWriter(tmp_path / "c.mtrace", METADATA) as writer:
+
+        async def append(pilot: Pilot[None], app: LiveApp, number: int, chosen: int) -> None:
+            stream.flip(number + 1, address=regions[number])
+            writer.append(stream.take())
+            await shows(pilot, app, f"{number + 1} of {number + 1} regions")
+            await shows(pilot, app, f"{regions[chosen]:012x} ")
+
+        async def steps(pilot: Pilot[None], app: LiveApp) -> None:
+            await append(pilot, app, 0, chosen=0)
+            await append(pilot, app, 1, chosen=1)
+            await pilot.press("down")
+            await append(pilot, app, 2, chosen=0)
+            await pilot.press("home")
+            await append(pilot, app, 3, chosen=3)
+
+        with_app(writer.path, steps)
+
+
 def test_of_many_regions_the_latest_are_kept_and_the_rest_counted(tmp_path: Path) -> None:
     stream = RecordStream()
     for number in range(REGIONS_KEPT + 7):

@@ -154,3 +154,13 @@ def test_region_past_the_end_of_the_address_space_is_cut_there(tmp_path: Path) -
     cause = stream.event(address=start, length=1 << 40)
     stream.page(cause, A, start)
     assert contents(view_of(tmp_path, stream, start, size=PAGE_BYTES)) == [A]
+
+
+def test_range_inside_a_page_of_a_region_with_gaps_has_no_run_without_bytes(tmp_path: Path) -> None:
+    stream = RecordStream()
+    cause = stream.event(pages=4)
+    stream.missing(cause, Missing.ABSENT, BASE, pages=4)
+    stream.page(cause, page_bytes(1), BASE + PAGE_BYTES)
+    with Capture(write_capture(tmp_path / "c.mtrace", stream)) as capture:
+        view = find_view(capture, BASE + PAGE_BYTES + 8, size=16)
+        assert [(run.address, run.size) for run in view.runs()] == [(BASE + PAGE_BYTES + 8, 16)]

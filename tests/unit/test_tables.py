@@ -175,3 +175,43 @@ def test_page_says_in_one_line_what_it_is(hostile: Path) -> None:
     assert lines[0].endswith(f" ns, pid {PID} (sample)>")
     assert any("missing: swapped" in line for line in lines)
     assert all(line.isascii() and line.isprintable() for line in lines)
+
+
+def test_values_are_tables_in_a_notebook_without_markup_of_the_target(tmp_path: Path) -> None:
+    stream = RecordStream(comm=b"<script>x")
+    stream.path(1, 2, b"/tmp/<img src=x onerror=y>")
+    stream.command_line(b"<b>bold</b>", b"\xff\x1b[31m")
+    cause = stream.event(inode=2, device=1, caller_ip=0x40_1234)
+    stream.page(cause, CODE)
+    stream.missing(cause, Missing.SWAPPED, BASE + PAGE_BYTES)
+    with mt.open_capture(write_capture(tmp_path / "x.mtrace", stream)) as capture:
+        values = [
+            *capture.events(),
+            *capture.pages(missing=False),
+            *capture.missing_runs(),
+            *capture.regions(),
+            *capture.processes,
+            *capture.losses,
+        ]
+    shown = [value._repr_html_() for value in values]
+    assert {type(value).__name__ for value in values} == {
+        *("Event", "Page", "MissingRun", "RegionHistory", "Process", "Loss"),
+    }
+    for page in shown:
+        assert set(re.findall(r"<(/?\w+)", page)) == {
+            "table",
+            "tr",
+            "th",
+            "td",
+            "/table",
+            "/tr",
+            "/th",
+            "/td",
+        }
+        assert page.isascii()
+        assert page.isprintable()
+    whole = "".join(shown)
+    for escaped in ("&lt;script&gt;x", "/tmp/&lt;img src=x onerror=y&gt;", "&lt;b&gt;bold", "\\x1b[31m"):
+        assert escaped in whole
+    assert f"{CODE[:8].hex(' ')}" in whole
+    assert f"{BASE:#x}" in whole

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Rewrites and executes a page that is writable and executable until a line comes, then says that
- * all went well. rwx_loop: says "ready" after the first round, and what protection its page has in the end.
+ * all went well. rwx_loop [flips]: says "ready" after the first round, and what protection its page has in
+ * the end. With flips the page is writable or executable, and mprotect flips it.
  */
 #include "workload.h"
 
@@ -23,15 +24,20 @@ static void say_protection(const void *page)
 	fclose(maps);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
-	unsigned char *page = map(1, READ_WRITE | PROT_EXEC);
+	int flips = argc > 1 && !strcmp(argv[1], "flips");
+	unsigned char *page = map(1, READ_WRITE | (flips ? 0 : PROT_EXEC));
 	struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
 
 	for (unsigned int round = 1; !poll(&input, 1, 0); round++) {
 		struct code code = code_returning(round & 0xffff);
 
+		if (flips)
+			protect(page, 1, READ_WRITE);
 		memcpy(page, code.bytes, code.length);
+		if (flips)
+			protect(page, 1, READ_EXEC);
 		call_and_expect(page, round & 0xffff);
 		if (round == 1)
 			say("ready", ", \"address\": %lu", (unsigned long)page);

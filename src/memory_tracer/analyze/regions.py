@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model import PAGE_SIZE, Event, EventKind, Evidence, Protection, Region, Status
+from ..notebook import Described
 from .triggers import FOUND_EXECUTABLE, Numbers, Rows, Triggers, count_triggers, open_to_writes, succeeded
 
 _WRITE_EXECUTE = Protection.WRITE | Protection.EXEC
 
 
 @dataclass(frozen=True, slots=True)
-class RegionHistory:
+class RegionHistory(Described):
     """One (process, start, length) that was or became executable, from its first event to its last.
 
     ``protection`` is that of the last call that succeeded; ``kinds`` are distinct, in order of

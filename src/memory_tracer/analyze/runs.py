@@ -60,6 +60,8 @@ def _parts(image: Image, start: int, end: int) -> Iterator[Run]:
 
 def _hole(gaps: Reasons, start: int, end: int) -> Iterator[Run]:
     """Yield the hole [start, end) in parts of one reason each."""
+    if start >= end:
+        return
     position = start
     for index in range(bisect.bisect_right(gaps, start, key=lambda part: part[0][1]), len(gaps)):
         (first, last), missing = gaps[index]

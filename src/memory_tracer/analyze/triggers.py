@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..model import EventKind, LookArgument, Protection, Status
+from ..notebook import Described
 
 Numbers = NDArray[np.int64]
 Rows = NDArray[np.void]
@@ -20,7 +21,7 @@ _COUNT_LIMIT = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
-class Triggers:
+class Triggers(Described):
     """What brought the events of a region, in numbers.
 
     ``calls`` are its own process's, the coalesced ones included; ``found`` counts where it was

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..wire.layout import EVENT, HEADER, MISSING, OUTCOME, PAGE_BYTES, STACK, TEXT, FieldSpec
+from ..wire.layout import EVENT, HEADER, MISSING, OUTCOME, PAGE_BYTES, REGISTERS, STACK, TEXT, FieldSpec
 from .format import DIGEST_BYTES, PAGE_ROW, PROVISIONAL
 
 #: An array of one of the structured types below.
@@ -33,6 +33,7 @@ MISSING_TYPE = dtype_of((_ORDINAL, *MISSING))
 OUTCOME_TYPE = dtype_of((_ORDINAL, *OUTCOME))
 TEXT_TYPE = dtype_of((_ORDINAL, *TEXT))
 STACK_TYPE = dtype_of((_ORDINAL, *STACK))
+REGISTERS_TYPE = dtype_of((_ORDINAL, *REGISTERS))
 
 HEADER_NAMES = [field.name for field in HEADER]
 

@@ -6,6 +6,7 @@ import bisect
 import hashlib
 import itertools
 from array import array
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from .scan import read_at
 
 #: Pages read at once when all are looked at: 1 MiB.
 _PAGES_PER_READ = 256
+#: Pages asked for one or two at a time are likely to be asked for again: so many are kept, 8 MiB.
+_FEW, _KEPT = 2, 2048
 
 
 class StoredPage(NamedTuple):
@@ -39,6 +42,7 @@ class Contents:
         #: Once a chunk may have had equal pages: of each page the first one with its SHA-256, and of that.
         self._originals = array("Q")
         self._numbers: dict[bytes, int] = {}
+        self._kept: OrderedDict[int, StoredPage] = OrderedDict()
 
     def __len__(self) -> int:
         return self._count
@@ -89,12 +93,28 @@ class Contents:
 
     def pages(self, numbers: Sequence[int]) -> Iterator[StoredPage | None]:
         """Yield what ``page`` returns for each of ``numbers``; neighbours are read together."""
+        if len(numbers) <= _FEW:
+            yield from map(self._one, numbers)
+            return
         start = 0
         for end in range(1, len(numbers) + 1):
             following = numbers[end] if end < len(numbers) else None
             if following != numbers[end - 1] + 1 or end - start == _PAGES_PER_READ:
                 yield from self._neighbours(numbers[start], end - start)
                 start = end
+
+    def _one(self, number: int) -> StoredPage | None:
+        """Return a page that may have been asked for before."""
+        page = self._kept.get(number)
+        if page is not None:
+            self._kept.move_to_end(number)
+            return page
+        page = next(self._neighbours(number, 1))
+        if page is not None:
+            self._kept[number] = page
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return page
 
     def _neighbours(self, number: int, count: int) -> Iterator[StoredPage | None]:
         """Yield ``count`` pages from ``number`` on."""

@@ -23,9 +23,11 @@ from ..model import (
     Page,
     Protection,
     Region,
+    Registers,
     Status,
 )
 from ..wire.layout import FLAG_FETCHED, FLAG_LATE, OUTCOME_COUNTS
+from ..wire.registers import REGISTERS
 from .clock import Clock
 from .columns import Rows
 from .contents import StoredPage
@@ -112,7 +114,20 @@ class Decoder:
             coalesced=fields["coalesced"],
             coalesced_since_ns=fields["coalesced_since_ns"] or None,
             outcome=self._outcome(number, fields["page_count"]) if about_region else None,
+            fault_address=int(fields["arguments"][0]) if kind is EventKind.FETCH else None,
+            registers=self._registers(number),
         )
+
+    def _registers(self, number: int) -> Registers | None:
+        """Return the thread's registers at event ``number``; None if they are not known."""
+        record = self._relations.event_registers[number]
+        if record < 0:
+            return None
+        row = self._relations.registers[record]
+        names = REGISTERS.get(int(row["machine"]), ())
+        # A count beyond what the machine has is a lie, as is one beyond the field.
+        values: list[int] = row["values"][: row["count"]].tolist()
+        return Registers(names[: len(values)], tuple(values[: len(names)]))
 
     def pages(self, rows: Numbers, runs: Numbers, addresses: range) -> Iterator[Page]:
         """Return the page table's ``rows`` and the missing table's ``runs``, merged by sequence.

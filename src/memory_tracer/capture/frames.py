@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 from ..errors import require
+from ..notebook import html_table
 from .schemas import arrow, schema
 
 if TYPE_CHECKING:
@@ -45,11 +45,7 @@ class Frames:
 
     def _repr_html_(self) -> str:
         """Return the summary for a notebook. Nothing of it is markup of the capture's."""
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{name}</th><td>{html.escape(text)}</td></tr>"
-            for name, text in self._facts().items()
-        )
-        return f"<table>{rows}</table>"
+        return html_table(self._facts())
 
     def _facts(self) -> dict[str, str]:
         capture = cast("Capture", self)

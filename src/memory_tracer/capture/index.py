@@ -19,6 +19,7 @@ from .columns import (
     MISSING_TYPE,
     OUTCOME_TYPE,
     PAGE_ROW_TYPE,
+    REGISTERS_TYPE,
     STACK_TYPE,
     TEXT_TYPE,
     Rows,
@@ -52,6 +53,7 @@ class Index:
             RecordType.OUTCOME: Table(OUTCOME_TYPE),
             RecordType.TEXT: Table(TEXT_TYPE),
             RecordType.STACK: Table(STACK_TYPE),
+            RecordType.REGISTERS: Table(REGISTERS_TYPE),
         }
         self._last_ordinal = {ChunkType.RECORDS: -1, ChunkType.PAGES: -1}
 
@@ -79,6 +81,11 @@ class Index:
     def stacks(self) -> Rows:
         """STACK records in order of ordinal."""
         return self._records[RecordType.STACK].rows
+
+    @property
+    def registers(self) -> Rows:
+        """REGISTERS records in order of ordinal."""
+        return self._records[RecordType.REGISTERS].rows
 
     def counter(self, side: str, name: str) -> int:
         """What was last counted of ``name`` in the ``kernel`` or by the ``recorder``; 0 if nothing."""

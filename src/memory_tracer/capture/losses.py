@@ -33,10 +33,19 @@ RECORDER_LOSSES = {
 #: A message from a file is shown up to this length.
 _MESSAGE_LIMIT = 500
 
+#: By whether a recorder is at work on the file.
+_NOT_CLOSED = {
+    True: "the recording is still running, so it is not closed",
+    False: "the recording was not closed in order, and its recorder is gone",
+    None: "the recording was not closed in order, or is still running",
+}
+
 _NUMBER_MASK = np.uint64((1 << SEQUENCE_CPU_SHIFT) - 1)
 
 
-def find_losses(index: Index, relations: Relations, scanner: Scanner) -> tuple[Loss, ...]:
+def find_losses(
+    index: Index, relations: Relations, scanner: Scanner, recording: bool | None
+) -> tuple[Loss, ...]:
     """Return one ``Loss`` for each reason, the kernel's first, then the recorder's, then the file's."""
     missing = pages_by_reason(relations)
     return (
@@ -45,7 +54,7 @@ def find_losses(index: Index, relations: Relations, scanner: Scanner) -> tuple[L
         *_missing_pages(index, missing),
         *_unwatched_regions(relations),
         *_unreadable_records(index),
-        *_file_losses(index, scanner),
+        *_file_losses(index, scanner, recording),
     )
 
 
@@ -54,9 +63,10 @@ def sequence_gaps(index: Index) -> int:
 
     A CPU counts from 1, so a gap before its first record shows as well.
     """
-    records = (index.events, index.missing, index.outcomes, index.texts, index.stacks)
+    records = (index.events, index.missing, index.outcomes, index.texts, index.stacks, index.registers)
     tables = (index.pages.rows, *records)
-    sequences = np.unique(np.concatenate([table["sequence"] for table in tables]))
+    sequences = np.concatenate([table["sequence"] for table in tables])
+    sequences.sort(kind="stable")  # they are in order nearly everywhere
     numbers = sequences & _NUMBER_MASK
     cpus = sequences >> np.uint64(SEQUENCE_CPU_SHIFT)
     before = np.zeros_like(numbers)
@@ -141,13 +151,11 @@ def _unreadable_records(index: Index) -> Iterator[Loss]:
         yield Loss("malformed-records", malformed, "records", "they contradict themselves")
 
 
-def _file_losses(index: Index, scanner: Scanner) -> Iterator[Loss]:
+def _file_losses(index: Index, scanner: Scanner, recording: bool | None) -> Iterator[Loss]:
     if scanner.truncated:
         yield Loss("truncated", scanner.cut_bytes, "bytes", scanner.truncated)
     if index.end is None:
-        yield Loss(
-            "not-closed", 1, "recordings", "the recording was not closed in order, or is still running"
-        )
+        yield Loss("not-closed", 1, "recordings", _NOT_CLOSED[recording])
     elif isinstance(error := index.end.get("error"), str):
         message = error[:_MESSAGE_LIMIT]
         yield Loss("recording-error", 1, "recordings", f"the recording ended with an error: {message}")

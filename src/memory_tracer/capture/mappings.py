@@ -23,7 +23,9 @@ _NO_CHANGE = frozenset({EventKind.MADVISE, EventKind.UNKNOWN})
 #: Kinds that begin or end an address space.
 _LIFE = (EventKind.FORK, EventKind.EXEC, EventKind.EXIT)
 #: Of several mappings the first one's backing is given, of an unknown one none.
-_VAGUE = Status.SEVERAL_MAPPINGS | Status.MAPPING_UNKNOWN
+_VAGUE = int(Status.SEVERAL_MAPPINGS | Status.MAPPING_UNKNOWN)
+#: As numbers: operators of flags take microseconds, and all events of a capture are walked through.
+_MAPPING_UNKNOWN, _EXEC = int(Status.MAPPING_UNKNOWN), int(Protection.EXEC)
 #: Ranges that children have of their parents, in all at one time; beyond, nothing is known of them.
 _INHERITED_LIMIT = 1 << 22
 #: Rows turned into Python values at a time.
@@ -152,11 +154,11 @@ class Mappings:
 
     def _put(self, space: _Space, step: _Step) -> None:
         end, backings = step.address + step.length, space.backings
-        can_execute = step.protection & Protection.EXEC and step.kind != EventKind.MUNMAP
+        can_execute = step.protection & _EXEC and step.kind != EventKind.MUNMAP
         space.executable.put(step.address, end, True if can_execute else None)
         if step.kind in _PROTECTS and step.status & _VAGUE:
             return
-        if step.kind == EventKind.MUNMAP or step.status & Status.MAPPING_UNKNOWN:
+        if step.kind == EventKind.MUNMAP or step.status & _MAPPING_UNKNOWN:
             backings.put(step.address, end, None)
             return
         origin = step.file_offset - step.address if step.device else 0

@@ -21,6 +21,7 @@ from ..analyze.regions import PageColumns, RegionHistory, RunColumns, region_his
 from ..errors import CaptureError
 from ..model import PAGE_SIZE, Event, Loss, MissingRun, Page, Process, Region
 from ..wire.layout import FLAG_LATE
+from .alive import is_held
 from .clock import Clock
 from .columns import Rows
 from .contents import Contents
@@ -42,9 +43,10 @@ from .texts import Texts
 class _State:
     """What is derived from the index; made anew when the index has grown."""
 
-    def __init__(self, index: Index, scanner: Scanner) -> None:
+    def __init__(self, index: Index, scanner: Scanner, recording: bool | None) -> None:
         self._index = index
         self._scanner = scanner
+        self.recording = recording
 
     @cached_property
     def relations(self) -> Relations:
@@ -76,7 +78,7 @@ class _State:
 
     @cached_property
     def losses(self) -> tuple[Loss, ...]:
-        return find_losses(self._index, self.relations, self._scanner)
+        return find_losses(self._index, self.relations, self._scanner, self.recording)
 
 
 class Capture(Frames):
@@ -114,9 +116,15 @@ class Capture(Frames):
 
     def refresh(self) -> bool:
         """Take in what was appended to the file since; return whether there was anything."""
+        held = is_held(self._descriptor)  # before: a recorder that ends meanwhile has written END
         grown = self._scanner.advance(self.index.take)
-        self._state = _State(self.index, self._scanner)
+        self._state = _State(self.index, self._scanner, self._recording(held))
         return grown
+
+    def _recording(self, held: bool | None) -> bool | None:
+        if self.index.end is not None:
+            return False
+        return held if self.index.metadata.get("locked") is True else None
 
     @property
     def metadata(self) -> Mapping[str, Any]:
@@ -132,6 +140,15 @@ class Capture(Frames):
     def end(self) -> Mapping[str, Any] | None:
         """The END chunk; None when the recording was not closed in order."""
         return self.index.end
+
+    @property
+    def recording(self) -> bool | None:
+        """Whether a recorder was at work on the file at the last ``refresh``; None when that is not known.
+
+        False without ``end``: the recorder was killed, or could not go on. A copy of a file that is still
+        growing is no longer recorded either.
+        """
+        return self._state.recording
 
     @property
     def truncated(self) -> str | None:
@@ -286,7 +303,7 @@ class Capture(Frames):
         Asking in order of sequence is fastest.
         """
         ordinals = self._state.ordinals
-        number = int(np.searchsorted(ordinals, sequence))
+        number = int(np.searchsorted(ordinals, np.uint64(sequence)))  # of an int it would copy all of them
         return self._state.stacks.of(number) if ordinals[number : number + 1] == [sequence] else ()
 
     def mapping_at(self, sequence: int, address: int) -> Region | None:

@@ -60,7 +60,7 @@ class Relations:
         self.run_event = _or_stand_in(self.run_event, self.runs, stand_ins, len(recorded))
         known = self.last_event[of_stand_ins] >= 0
         stand_ins["comm"][known] = recorded["comm"][self.last_event[of_stand_ins][known]]
-        self.events: Rows = np.concatenate([recorded, stand_ins])
+        self.events: Rows = np.concatenate([recorded, stand_ins]) if len(stand_ins) else recorded
         self.event_process: Numbers = np.concatenate([of_recorded, of_stand_ins])
 
         #: For each event its OUTCOME record, or -1.
@@ -68,6 +68,9 @@ class Relations:
         #: For each STACK record its event, or -1, and for each event its STACK record, or -1.
         self.stack_event = _find(recorded["sequence"], index.stacks["cause"])
         self.event_stack = self._last_of_each_event(self.stack_event)
+        #: For each event its REGISTERS record, or -1.
+        self.registers = index.registers
+        self.event_registers = self._last_of_each_event(_find(recorded["sequence"], index.registers["cause"]))
 
     def process_number(self, pid: int, start_time_ns: int) -> int:
         """Return the number of the process with this identity, or -1."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ..errors import OutputError
 from ..wire.layout import HEADER_BYTES, PAGE_BYTES, REPEAT, SIZES, RecordType
 from ..wire.split import Batch
+from .alive import hold
 from .columns import dtype_of, every, provisional_digests
 from .direct import DIRECT_ALIGNMENT, PIECE_BYTES, Buffer, DirectWriter, Placed, write_at
 from .format import (
@@ -102,8 +103,10 @@ class CaptureWriter:
         self._output = open_output(path, replace=force, owner=owner)
         self._descriptor = self._output.descriptor
         self._direct: DirectWriter[_Progress] = DirectWriter(self._descriptor)
+        # Before the first byte: whoever reads of the lock can rely on it.
+        described = {**metadata, "locked": hold(self._descriptor)}
         try:
-            self._write([encode_file_header(self._id), *self._object_chunk(ChunkType.METADATA, metadata)])
+            self._write([encode_file_header(self._id), *self._object_chunk(ChunkType.METADATA, described)])
         except OutputError:
             self.withdraw()
             raise

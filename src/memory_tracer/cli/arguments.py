@@ -118,6 +118,14 @@ class ProtectionBits(click.ParamType[Protection]):
         return functools.reduce(lambda bits, letter: bits | letters[letter], named, Protection.NONE)
 
 
+#: What ``show`` and ``report`` take the names of generated functions from.
+symbols_option = click.option(
+    "--symbols",
+    "symbol_files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Names of generated functions: a perf map or a jitdump.",
+)
 capture_argument = click.argument("file", type=click.Path(path_type=Path))
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 limit_option = click.option(

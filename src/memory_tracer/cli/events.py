@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,12 @@ from .arguments import Selection, capture_argument, filter_options, json_option,
 from .listing import ADDRESS, PID, TIME, backing, change, open_capture, print_objects, print_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from ..capture.reader import Capture
+
+#: How many registers fit beside an event.
+_PER_LINE = 4
 
 _COLUMNS = (
     TIME,
@@ -41,14 +44,19 @@ _COLUMNS = (
 @capture_argument
 @filter_options
 @click.option("--stack", "stacks", is_flag=True, help="With the caller's stack, as file and offset.")
+@click.option("--registers", is_flag=True, help="With the thread's registers (ptrace engine).")
 @limit_option
 @json_option
-def command(file: Path, selection: Selection, stacks: bool, limit: int | None, as_json: bool) -> None:
+def command(
+    file: Path, selection: Selection, stacks: bool, registers: bool, limit: int | None, as_json: bool
+) -> None:
     """List the calls, mappings and process steps in the capture FILE, in order.
 
     TIME is in seconds from the start of the capture. With --stack each event has one line for each
     frame of its caller's stack, innermost first; an address is named by what was mapped there, if
-    that is in the capture.
+    that is in the capture. With --registers there are lines for the address that faulted and the
+    registers when it did, for each page that the ptrace engine captured right before it was executed.
+    With --json both are there without being asked for.
 
     \b
     Example: who turned memory executable with mprotect in the first second?
@@ -61,9 +69,14 @@ def command(file: Path, selection: Selection, stacks: bool, limit: int | None, a
             print_objects(capture, events, to_object, limit=limit)
             return
         origin = start_ns(capture)
+        more: dict[str, Callable[[Event], list[str]]] = {}
         if stacks:
-            columns = (*_COLUMNS, Column("STACK"))
-            rows = (row for event in islice(events, limit) for row in _stack_rows(capture, event, origin))
+            more["STACK"] = lambda event: _frames(capture, event)
+        if registers:
+            more["REGISTERS"] = _registers
+        if more:
+            columns = (*_COLUMNS, *map(Column, more))
+            rows = (row for event in islice(events, limit) for row in _rows(event, origin, more.values()))
             print_rows(capture, rows, columns, lambda row: row, noun="events", limit=None)
             return
         print_rows(capture, events, _COLUMNS, lambda event: _row(event, origin), noun="events", limit=limit)
@@ -74,17 +87,28 @@ def _with_frames(capture: Capture, event: Event) -> Object:
     return event_object(event) | {"frames": frames}
 
 
-def _stack_rows(capture: Capture, event: Event, origin: int) -> Iterator[Sequence[str]]:
-    """Yield the event's row with the first frame, and one more for each other frame."""
-    first, *others = event.stack or (None,)
-    yield (*_row(event, origin), _frame(capture, event, first))
-    for address in others:
-        yield (*[""] * len(_COLUMNS), _frame(capture, event, address))
+def _rows(event: Event, origin: int, more: Iterable[Callable[[Event], list[str]]]) -> Iterator[Sequence[str]]:
+    """Yield the event's row with the first line of each further column, and rows for their other lines."""
+    head = _row(event, origin)
+    for lines in zip_longest(*(lines_of(event) or ["-"] for lines_of in more), fillvalue=""):
+        yield (*head, *lines)
+        head = [""] * len(_COLUMNS)
 
 
-def _frame(capture: Capture, event: Event, address: int | None) -> str:
-    if address is None:
-        return "-"
+def _frames(capture: Capture, event: Event) -> list[str]:
+    return [_frame(capture, event, address) for address in event.stack]
+
+
+def _registers(event: Event) -> list[str]:
+    """Return the address that faulted, and some registers a line."""
+    if event.registers is None:
+        return []
+    shown = [f"{name}={value:#x}" for name, value in event.registers.items()]
+    lines = [" ".join(shown[at : at + _PER_LINE]) for at in range(0, len(shown), _PER_LINE)]
+    return [f"fault={event.fault_address:#x}", *lines]
+
+
+def _frame(capture: Capture, event: Event, address: int) -> str:
     mapping = capture.mapping_at(event.sequence, address)
     if mapping is None:
         return hex(address)

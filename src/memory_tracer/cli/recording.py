@@ -120,7 +120,8 @@ _OPTIONS = (
         type=click.Choice(["auto", *HOOKS]),
         default="auto",
         show_default=True,
-        help="By what calls are seen: mm-lock costs other processes nothing, tracepoint is there everywhere.",
+        help="By what calls are seen: mm-lock and fexit cost other processes nothing, tracepoint is there "
+        "everywhere.",
     ),
     click.option(
         "--file-age",

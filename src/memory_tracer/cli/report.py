@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .arguments import capture_argument
+from .arguments import capture_argument, symbols_option
 from .listing import open_capture
 from .notice import command_line
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 @capture_argument
 @click.option("--all", "everything", is_flag=True, help="Show every process, region and mapping.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with all regions made at run time.")
-def command(file: Path, everything: bool, as_json: bool) -> None:
+@symbols_option
+def command(file: Path, everything: bool, as_json: bool, symbol_files: tuple[Path, ...]) -> None:
     """Tell the story of the capture FILE on one screen.
 
     What ran and for how long; what is missing from the capture, if anything; the processes and how
@@ -36,19 +37,21 @@ def command(file: Path, everything: bool, as_json: bool) -> None:
       memory-tracer report sample.mtrace
     """
     from ..report.story import tell
+    from ..show.symbols import SymbolFiles
 
+    names = SymbolFiles(symbol_files)
     with open_capture(file) as capture:
         if as_json:
             from ..export.objects import line
             from ..report.document import report_object
 
             story = tell(capture, everything=everything)
-            sys.stdout.write(line(report_object(capture, story, following=_next(capture, story))))
+            sys.stdout.write(line(report_object(capture, story, names, following=_next(capture, story))))
             return
         from ..report.text import REGIONS_SHOWN, print_report
 
         story = tell(capture, limit=None if everything else REGIONS_SHOWN, everything=everything)
-        print_report(capture, story, everything=everything, following=_next(capture, story))
+        print_report(capture, story, names, everything=everything, following=_next(capture, story))
 
 
 def _next(capture: Capture, story: Story) -> str:
@@ -57,6 +60,6 @@ def _next(capture: Capture, story: Story) -> str:
     if history is None:
         return command_line("events", capture)
     start = history.region.start
-    sharing = {other.pid for other in capture.regions(start=start, end=start + 1)}
+    sharing = {other.pid for other in story.histories if other.region.start <= start < other.region.end}
     process = ("--pid", str(history.pid)) if len(sharing) > 1 else ()
     return command_line("show", capture, hex(start), *process, "--disasm")

@@ -10,7 +10,7 @@ import click
 
 from ..analyze.timeline import start_ns
 from ..errors import UsageError
-from .arguments import Number, Seconds, capture_argument
+from .arguments import Number, Seconds, capture_argument, symbols_option
 from .listing import open_capture
 from .notice import note, warn_incomplete
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--bits", type=click.Choice(["32", "64"]), help="Word size of the code; otherwise what the calls say."
 )
+@symbols_option
 def command(
     file: Path,
     address: int,
@@ -41,6 +42,7 @@ def command(
     size: int | None,
     form: str,
     bits: str | None,
+    symbol_files: tuple[Path, ...],
 ) -> None:
     """Print what was in memory at ADDRESS, from there to the end of its region.
 
@@ -57,6 +59,8 @@ def command(
         raise UsageError("--at and --generation both choose a moment; give one of them")
     if size == 0:
         raise UsageError("--size must be at least 1")
+    if symbol_files and form != "disasm":
+        raise UsageError("--symbols names instructions; add --disasm")
     if form == "raw" and sys.stdout.isatty():
         raise UsageError("--raw does not print to a terminal; add > FILE")
     with open_capture(file) as capture:
@@ -65,7 +69,7 @@ def command(
         if form == "raw":
             _write_raw(view)
         else:
-            _print_text(capture, view, form, bits)
+            _print_text(capture, view, form, bits, symbol_files)
         warn_incomplete(capture)
 
 
@@ -77,13 +81,17 @@ def _write_raw(view: View) -> None:
         note(f"zeros instead of {describe_missing(hole)}")
 
 
-def _print_text(capture: Capture, view: View, form: str, bits: str | None) -> None:
+def _print_text(
+    capture: Capture, view: View, form: str, bits: str | None, symbol_files: tuple[Path, ...]
+) -> None:
     from ..show.disassembly import for_capture
     from ..show.hexdump import hexdump
+    from ..show.symbols import SymbolFiles, named_lines, pids_of
     from ..show.text import print_view
 
     if form == "hex":
         print_view(capture, view, hexdump)
         return
     disassembler = for_capture(capture, view.history, int(bits) if bits else None)
-    print_view(capture, view, disassembler.lines)
+    symbols = SymbolFiles(symbol_files).of(*pids_of(capture, view.history))
+    print_view(capture, view, named_lines(disassembler, symbols))

@@ -53,6 +53,8 @@ def event_object(event: Event) -> Object:
         "coalesced": event.coalesced,
         "coalesced_since_ns": event.coalesced_since_ns,
         "outcome": None if event.outcome is None else dataclasses.asdict(event.outcome),
+        "fault_address": _address(event.fault_address),
+        "registers": None if event.registers is None else {n: hex(v) for n, v in event.registers.items()},
     }
 
 

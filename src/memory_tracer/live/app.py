@@ -14,6 +14,7 @@ from typing import ClassVar
 from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.css.query import NoMatches
 from textual.widgets import DataTable, Footer, Input, RichLog, Static
 
 from ..analyze.regions import RegionHistory
@@ -99,7 +100,10 @@ class LiveApp(App[None]):
         while True:
             before = time.monotonic()
             self._summary = await asyncio.to_thread(self._watch.look)
-            await self._draw()
+            try:
+                await self._draw()
+            except NoMatches:  # the view was left meanwhile
+                return
             if self._summary.finished:
                 return
             await asyncio.sleep(max(self._interval, time.monotonic() - before))
@@ -253,9 +257,12 @@ def _cells(history: RegionHistory) -> tuple[str, ...]:
 
 
 def _fill(table: DataTable[Text], rows: Sequence[tuple[str, ...]]) -> None:
-    """Make ``rows``, each ending in its key, the table's; the cursor stays on its row."""
+    """Make ``rows``, each ending in its key, the table's.
+
+    The cursor stays on its row; but at the top it stays there, where what is new appears.
+    """
     key = None
-    if table.row_count:
+    if table.row_count and table.cursor_row > 0:
         key = table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value
     names = [row[-1] for row in rows]
     scrolled = table.scroll_x

@@ -36,6 +36,9 @@ _OVERLAP_NS = 10**9
 #: Characters of names and command lines that are kept.
 _TEXT_LIMIT = 200
 
+#: The state of a capture that may grow; all others are final.
+_RECORDING = "RECORDING"
+
 RegionKey = tuple[Identity, int, int]
 
 
@@ -100,10 +103,10 @@ class Watch:
                 self._take_regions()
             event_rate, page_rate = self._rates()
             processes = capture.processes
-            finished = capture.end is not None
+            state = self._state(full)
             return Summary(
-                "TOO LARGE TO FOLLOW" if full and not finished else "FINISHED" if finished else "RECORDING",
-                finished or full,
+                state,
+                state != _RECORDING,
                 capture.event_count,
                 capture.page_count,
                 event_rate,
@@ -115,6 +118,13 @@ class Watch:
                 tuple(sorted(self._regions.values(), key=lambda history: -history.first_ns)),
                 self._dropped,
             )
+
+    def _state(self, full: bool) -> str:
+        if self._capture.end is not None:
+            return "FINISHED"
+        if full:
+            return "TOO LARGE TO FOLLOW"
+        return "RECORDER GONE" if self._capture.recording is False else _RECORDING
 
     def _take_regions(self) -> None:
         events = self._capture.relations.events
@@ -140,7 +150,8 @@ class Watch:
     def _losses(self, *, growing: bool) -> Iterator[str]:
         for loss in self._capture.losses:
             # Of an open recording this is no news, nor is a chunk that is just being written.
-            if loss.reason == "not-closed" or (loss.reason == "truncated" and growing):
+            gone = self._capture.recording is False
+            if (loss.reason == "not-closed" and not gone) or (loss.reason == "truncated" and growing):
                 continue
             yield describe_loss(loss)
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..export.objects import Object, loss_object, process_object, region_object
+from ..show.symbols import functions_in
 from .story import Generated, Sight, Story, command_of, duration_ns, metadata_text, targets_of
 
 if TYPE_CHECKING:
     from ..capture.reader import Capture
+    from ..show.symbols import SymbolFiles
 
 
-def report_object(capture: Capture, story: Story, *, following: str) -> Object:
-    """Return the object of the report (``"type": "report"``); ``following`` is the next command."""
+def report_object(capture: Capture, story: Story, names: SymbolFiles, *, following: str) -> Object:
+    """Return the object of the report (``"type": "report"``); ``following`` is the next command.
+
+    ``names`` are those of generated functions.
+    """
     return {
         "type": "report",
         "command": command_of(capture.metadata),
@@ -28,13 +33,13 @@ def report_object(capture: Capture, story: Story, *, following: str) -> Object:
         "losses": [loss_object(loss) for loss in capture.losses],
         "processes": [process_object(process) for process in capture.processes],
         "plain_mappings": len(story.plain),
-        "generated": [_generated_object(group) for group in story.generated],
-        "regions": [_sight_object(sight) for sight in story.sights],
+        "generated": [_generated_object(capture, group, names) for group in story.generated],
+        "regions": [_sight_object(capture, sight, names) for sight in story.sights],
         "next": following,
     }
 
 
-def _sight_object(sight: Sight) -> Object:
+def _sight_object(capture: Capture, sight: Sight, names: SymbolFiles) -> Object:
     asked_by = sight.origin.asked_by
     return region_object(sight.history) | {
         "looks_like": sight.looks_like,
@@ -42,10 +47,11 @@ def _sight_object(sight: Sight) -> Object:
         "findings": list(sight.findings),
         "runtime": sight.origin.runtime,
         "asked_by": None if asked_by is None else asked_by.path,
+        "functions": [function.name for function in functions_in(capture, names, [sight.history])],
     }
 
 
-def _generated_object(group: Generated) -> Object:
+def _generated_object(capture: Capture, group: Generated, names: SymbolFiles) -> Object:
     first = group.histories[0]
     return {
         "runtime": group.runtime,
@@ -57,4 +63,5 @@ def _generated_object(group: Generated) -> Object:
         "pages": sum(history.pages for history in group.histories),
         "content_bytes": sum(history.content_bytes for history in group.histories),
         "rwx": any(history.rwx for history in group.histories),
+        "functions": [function.name for function in functions_in(capture, names, group.histories)],
     }

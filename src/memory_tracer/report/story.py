@@ -66,10 +66,15 @@ class Story:
     sights: Sequence[Sight]
 
     @property
+    def histories(self) -> Sequence[RegionHistory]:
+        """All regions, the most telling first."""
+        of_runtimes = (history for group in self.generated for history in group.histories)
+        return [*self.striking, *of_runtimes, *self.plain]
+
+    @property
     def next_look(self) -> RegionHistory | None:
         """The region to look at first: the most telling one with bytes in the capture."""
-        of_runtimes = (history for group in self.generated for history in group.histories)
-        return next((h for h in (*self.striking, *of_runtimes, *self.plain) if h.pages), None)
+        return next((history for history in self.histories if history.pages), None)
 
 
 def tell(capture: Capture, *, limit: int | None = None, everything: bool = False) -> Story:

@@ -12,6 +12,7 @@ from ..analyze.places import place
 from ..analyze.processes import command_text, describe_wait_status, process_tree
 from ..analyze.timeline import start_ns
 from ..model import Loss, Process, Protection
+from ..show.symbols import Function, SymbolFiles, functions_in
 from ..terminal import clean, console, format_count, format_duration, format_seconds, format_size
 from .story import Generated, Sight, Story, duration_ns, metadata_text, subject_of
 
@@ -28,18 +29,25 @@ GROUPS_SHOWN = 4
 _WORDS_LIMIT = 60
 #: Characters of the name of a caller's file that are shown, escapes spelled out.
 _NAME_LIMIT = 20
+#: Names of generated functions that are shown of a region or a runtime.
+_FUNCTIONS_SHOWN = 3
 #: Levels of the process tree that are indented; deeper ones stay in line.
 _DEEPEST_INDENT = 10
 
 
-def print_report(capture: Capture, story: Story, *, everything: bool, following: str) -> None:
-    """Print the report to standard output; ``following`` is the command to type next."""
+def print_report(
+    capture: Capture, story: Story, names: SymbolFiles, *, everything: bool, following: str
+) -> None:
+    """Print the report to standard output; ``following`` is the command to type next.
+
+    ``names`` are those of generated functions.
+    """
     screen = console(sys.stdout)
     _print_summary(screen, capture)
     _print_losses(screen, capture.losses)
     limit = None if everything else PROCESSES_SHOWN
     _print_processes(screen, capture.processes, start_ns(capture), limit)
-    _print_regions(screen, capture, story, everything)
+    _print_regions(screen, capture, story, names, everything)
     screen.print(f"\nNext: {clean(following)}", style="bold")
 
 
@@ -111,17 +119,21 @@ def ending(process: Process) -> str:
     return "[still running]" if process.ended_ns is None else "[ended]"
 
 
-def _print_regions(screen: Console, capture: Capture, story: Story, everything: bool) -> None:
+def _print_regions(
+    screen: Console, capture: Capture, story: Story, names: SymbolFiles, everything: bool
+) -> None:
     of_runtimes = sum(len(group.histories) for group in story.generated)
     count = format_count(len(story.striking) + of_runtimes, "region")
     screen.print(f"\n{count} of code made at run time", style="bold")
     for sight in story.sights:
         _print_sight(screen, sight, start_ns(capture))
+        _print_functions(screen, functions_in(capture, names, [sight.history]))
     hidden = len(story.striking) - len(story.sights)
     if hidden > 0:
         screen.print(f"  and {hidden:,} more; --all shows them", style="dim")
     for group in story.generated[: None if everything else GROUPS_SHOWN]:
         _print_generated(screen, group)
+        _print_functions(screen, functions_in(capture, names, group.histories))
     if len(story.generated) > GROUPS_SHOWN and not everything:
         screen.print(f"  and {len(story.generated) - GROUPS_SHOWN:,} more runtimes", style="dim")
     if story.plain and not everything:
@@ -139,6 +151,13 @@ def _print_generated(screen: Console, group: Generated) -> None:
         style="green",
     )
     screen.print(f"    asked for by {clean(group.path or 'nobody known', _WORDS_LIMIT)}")
+
+
+def _print_functions(screen: Console, functions: Sequence[Function]) -> None:
+    if functions:
+        shown = ", ".join(clean(function.name, _NAME_LIMIT * 2) for function in functions[:_FUNCTIONS_SHOWN])
+        more = ", ..." if len(functions) > _FUNCTIONS_SHOWN else ""
+        screen.print(f"    {format_count(len(functions), 'named function')}: {shown}{more}")
 
 
 def _print_sight(screen: Console, sight: Sight, origin: int) -> None:
