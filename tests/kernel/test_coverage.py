@@ -80,6 +80,7 @@ TECHNIQUES = (
     technique("io_uring read", LOOK, losses=RWX),
     technique("rwx_rewritten busy", SAMPLE, LOOK, losses=RWX, others=1, races=True),
     technique("rwx_rewritten calls", LOOK, losses=RWX, others=1),
+    technique("rwx_rewritten written", LOOK, losses=RWX, others=1),
     technique("rwx_rewritten silent", missed=(0, 1, 2, 3, 4), losses=RWX, others=1, options=NO_PASSES),
     technique("rwx_discarded dontneed", LOOK, losses=RWX),
     technique("rwx_discarded mmap", LOOK, losses=RWX),

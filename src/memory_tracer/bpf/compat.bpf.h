@@ -34,7 +34,6 @@
 #define ENOENT 2
 #define ENOMEM 12
 #define EACCES 13
-#define EBUSY 16
 #define EEXIST 17
 #define MAX_ERRNO 4095
 

@@ -265,7 +265,7 @@ static __always_inline int look(const bool others)
 	bool remote, passing, silent;
 	__u32 pid;
 	bool missed;
-	int choice;
+	int choice, error;
 
 	if (!job)
 		return 0;
@@ -307,7 +307,8 @@ static __always_inline int look(const bool others)
 	job->mappings_left = LOOK_MAPPINGS;
 	if (passing)
 		target->pass_cursor = 0; /* unless something is left */
-	missed = bpf_iter_task_vma_new(&it, task, job->look_start) == -EBUSY;
+	error = walk_mappings(job, &it, task, job->look_start);
+	missed = error && error != -ENOENT; /* there is no memory */
 	if (missed && !comes_again(job))
 		count(COUNTER_MISSED_LOOKS, 1);
 	while ((vma = bpf_iter_task_vma_next(&it))) {

@@ -214,6 +214,25 @@ static __always_inline __u32 count_of_changes(void)
 	return BPF_CORE_READ(mm, mm_lock_seq.sequence);
 }
 
+/*
+ * Start to go through the mappings of `task` from `start` on; returns zero, or why that cannot be.
+ *
+ * It asks for their lock, as does bpf_find_vma, and so runs the programs of the hook mm-lock, which must leave
+ * this alone (job->locking): they use the same job, and could end in the program that is running. The kernel
+ * lets no program run inside itself, but does not notice where one is reached by a tail call; its stack may be
+ * one that each CPU has once (BPF private stacks, Linux 6.13), and both would use it.
+ */
+static __always_inline int walk_mappings(struct page_job *job, struct bpf_iter_task_vma___open *it,
+					 struct task_struct *task, __u64 start)
+{
+	int error;
+
+	job->locking = 1;
+	error = bpf_iter_task_vma_new(it, task, start);
+	job->locking = 0;
+	return error;
+}
+
 /* The same on kernels that have bpf_find_vma. Global, as the verifier would follow each call of it. */
 __noinline int find_with_lookup(__u64 address)
 {
@@ -227,7 +246,9 @@ __noinline int find_with_lookup(__u64 address)
 		return 0;
 	}
 	__builtin_memset(&job->mapping, 0, sizeof(job->mapping));
+	job->locking = 1;
 	error = bpf_find_vma(bpf_get_current_task_btf(), address, on_mapping, NULL, 0);
+	job->locking = 0;
 	if (error && error != -ENOENT)
 		count(COUNTER_MAPPING_UNKNOWN, 1);
 	return 0;

@@ -340,7 +340,7 @@ int lock_started__lock(struct bpf_raw_tracepoint_args *ctx)
 	bool write = asks_to_write(ctx);
 	struct call call = {};
 
-	if (this_task()->mm != mm || !job || !traced_target())
+	if (this_task()->mm != mm || !job || job->locking || !traced_target())
 		return 0;
 	if (!write && gives_up_memory())
 		look_before(ctx, job, 0, ~0ULL, EVENT_EXIT);
@@ -359,10 +359,11 @@ SEC("?tp_btf/mmap_lock_start_locking")
 int lock_of_other__lock(__u64 *ctx)
 {
 	struct mm_struct *mm = (void *)ctx[0];
+	struct page_job *job = this_job();
 	struct task_struct *owner;
 	struct call call = {};
 
-	if (this_task()->mm == mm)
+	if (!job || job->locking || this_task()->mm == mm)
 		return 0;
 	read_call(&call);
 	if (asks_for_pass(&call)) {

@@ -286,7 +286,8 @@ static __always_inline void send_exec_mappings(struct page_job *job, struct task
 	struct vm_area_struct *vma;
 
 	job->mappings_left = EXEC_MAPPINGS; /* not on the stack: each value would be a state to verify */
-	bpf_iter_task_vma_new(&it, task, 0);
+	if (walk_mappings(job, &it, task, 0))
+		count(COUNTER_UNLISTED, 1);
 	while ((vma = bpf_iter_task_vma_next(&it))) {
 		if (!(vma->vm_flags & VM_EXEC))
 			continue;

@@ -349,7 +349,7 @@ struct page_job {
 	__u32 may_fetch;
 	__u32 overflowed; /* the ring was full: this page and all after it are fetched */
 	__u32 awaits_calls;
-	__u32 reserved;
+	__u32 locking;                       /* it is we who ask for a lock of mappings */
 	__u8 no_fetch[sizeof(struct fetch)]; /* zeros, to make an entry of fetches from */
 	struct page_record outgoing;         /* read before it is known whether it is sent */
 	struct page_hash hash;               /* of its content */
