@@ -37,8 +37,11 @@ def check(path: Path, names: Path, pid: int) -> None:
     assert b"named functions: " in tool("report", path, "--symbols", names).out
 
 
-def test_a_perf_map_of_node_names_its_code(recorder: Recorder, tmp_path: Path) -> None:
+def test_a_perf_map_of_node_names_its_code(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("capstone")
+    monkeypatch.chdir(tmp_path)  # V8 leaves a log where it runs
     recording = recorder.command("node", "--perf-basic-prof", RUNTIMES / "loop.js")
     with recording.open() as capture:
         (process,) = capture.processes
