@@ -339,6 +339,24 @@ def test_metadata_can_hold_anything(
     assert all(line.isprintable() for line in ran.out.splitlines())
 
 
+def test_process_that_had_not_ended_is_told_from_one_whose_recording_broke_off(
+    cli: CommandLine, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.mtrace"
+    stream = RecordStream()
+    ask(stream, BASE, BASE)
+
+    with CaptureWriter(path, METADATA) as writer:
+        writer.append(stream.take())
+        assert "[running]" in cli("report", path).out
+        path.with_suffix(".copy").write_bytes(path.read_bytes())
+        writer.counters({"kernel": {}, "recorder": {}})
+        writer.finish(reason="duration", wait_status=None)
+
+    assert "[running at the end]" in cli("report", path).out
+    assert "[running when the recording broke off]" in cli("report", path.with_suffix(".copy")).out
+
+
 def test_verify_exits_with_0_only_when_nothing_is_missing(
     cli: CommandLine, hostile: Path, tmp_path: Path
 ) -> None:

@@ -55,12 +55,12 @@ def heading_object(capture: Capture) -> Object:
 
 def process_objects(capture: Capture) -> Iterator[tuple[tuple[int, int], Object]]:
     """Yield the processes as a tree, parents first, each after what identifies it."""
-    origin = start_ns(capture)
     for depth, process in process_tree(capture.processes):
-        yield identity(process.pid, process.start_time_ns), _process_object(depth, process, origin)
+        yield identity(process.pid, process.start_time_ns), _process_object(depth, process, capture)
 
 
-def _process_object(depth: int, process: Process, origin: int) -> Object:
+def _process_object(depth: int, process: Process, capture: Capture) -> Object:
+    origin = start_ns(capture)
     return {
         "depth": depth,
         "pid": process.pid,
@@ -68,7 +68,7 @@ def _process_object(depth: int, process: Process, origin: int) -> Object:
         "command": _text(command_text(process)),
         "first": _time(process.first_seen_ns - origin),
         "ended": None if process.ended_ns is None else _time(process.ended_ns - origin),
-        "ending": ending(process),
+        "ending": ending(process, capture),
     }
 
 

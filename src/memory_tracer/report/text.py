@@ -45,8 +45,7 @@ def print_report(
     screen = console(sys.stdout)
     _print_summary(screen, capture)
     _print_losses(screen, capture.losses)
-    limit = None if everything else PROCESSES_SHOWN
-    _print_processes(screen, capture.processes, start_ns(capture), limit)
+    _print_processes(screen, capture, None if everything else PROCESSES_SHOWN)
     _print_regions(screen, capture, story, names, everything)
     screen.print(f"\nNext: {clean(following)}", style="bold")
 
@@ -86,14 +85,15 @@ def describe_loss(loss: Loss) -> str:
     return clean(f"{loss.reason}: {lost} ({loss.explanation})")
 
 
-def _print_processes(screen: Console, processes: Sequence[Process], origin: int, limit: int | None) -> None:
+def _print_processes(screen: Console, capture: Capture, limit: int | None) -> None:
+    processes, origin = capture.processes, start_ns(capture)
     screen.print(f"\n{format_count(len(processes), 'process', 'processes')}", style="bold")
     for depth, process in islice(process_tree(processes), limit):
         words = command_text(process)
         indent = "  " * (1 + min(depth, _DEEPEST_INDENT))
         screen.print(
             f"{indent}{_numbers(process)} {clean(process.comm)}  {clean(words, _WORDS_LIMIT)}  "
-            f"{_when(process, origin)}  {ending(process)}"
+            f"{_when(process, origin)}  {ending(process, capture)}"
         )
     if limit is not None and len(processes) > limit:
         screen.print(f"  and {len(processes) - limit:,} more; --all shows them", style="dim")
@@ -112,11 +112,15 @@ def _when(process: Process, origin: int) -> str:
     return f"{start} for {format_duration(length)}" if length >= 0 else start
 
 
-def ending(process: Process) -> str:
-    """Return in brackets how a process ended, or that it did not."""
+def ending(process: Process, capture: Capture) -> str:
+    """Return in brackets how a process ended, or that it had not when the recording of it ended."""
     if process.wait_status is not None:
         return f"[{describe_wait_status(process.wait_status)}]"
-    return "[still running]" if process.ended_ns is None else "[ended]"
+    if process.ended_ns is not None:
+        return "[ended]"
+    if capture.recording:
+        return "[running]"
+    return "[running at the end]" if capture.end else "[running when the recording broke off]"
 
 
 def _print_regions(
