@@ -32,6 +32,8 @@ def run_script(script: Path, *arguments: str, **environment: str) -> subprocess.
 
 
 def test_two_builds_in_different_directories_are_identical(tmp_path: Path) -> None:
+    if not build.has_clang():
+        pytest.skip("clang is not installed; ziglang's order of types depends on where it runs")
     first, second = copy_sources(tmp_path / "a"), copy_sources(tmp_path / "a much longer name")
     for script in (first, second):
         done = run_script(script)
